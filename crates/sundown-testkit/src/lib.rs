@@ -1,0 +1,19 @@
+//! Scripted servers and a finder of binaries, for the tests of this workspace.
+//!
+//! The promise: a [`Scripted`] server does to each connection exactly what its script says, so
+//! that a test can produce any loss on purpose. Never sleeps to wait for something, and never
+//! leaves a thread behind: a server that is dropped closes its listener and its connections.
+
+mod acceptor;
+mod binary;
+mod contract;
+pub mod frames;
+mod gate;
+mod scripted;
+mod socket;
+
+pub use binary::bin_path;
+pub use contract::Contract;
+pub use gate::Gate;
+pub use scripted::{Scripted, Step, Unaccepted};
+pub use socket::close_with_reset;

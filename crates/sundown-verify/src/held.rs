@@ -1,0 +1,264 @@
+//! Makes the accept-queue race certain: the server is frozen while requests pile up in its queue,
+//! and learns of them together with the signal to stop.
+//!
+//! The promise: every request counted was wholly written, to a connection the kernel had
+//! accepted, before the signal was sent. A connection that did not fit into the queue is counted
+//! as a local error, because no byte of it was sent. Never leaves the process frozen.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::http1::{Connection, Exchange, Letter, Unmade};
+use crate::http2::{Begun, Session};
+use crate::load::ledger::{Ledger, Report, words};
+use crate::outcome::{End, Evidence};
+use crate::plan::{Kind, Plan, Request};
+use crate::tally::Tally;
+use crate::tcp::Window;
+
+/// Says which requests to hold in front of which process.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// Where to connect and what to ask; its clients are not started. Requests are those of
+    /// [`Kind::NewConnection`] and [`Kind::Http2`], and are counted under these.
+    pub plan: Plan,
+    /// The process that listens.
+    pub pid: u32,
+    /// How many HTTP/1.1 connections to hold. Keep the sum below the listener's backlog.
+    pub http1: usize,
+    /// How many HTTP/2 connections to hold, with one stream each.
+    pub http2: usize,
+    /// The signal that asks the server to stop.
+    pub stop: i32,
+}
+
+/// Means that the process could not be frozen or signalled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeldError {
+    /// A signal could not be sent.
+    #[error("could not send signal {signal} to process {pid}")]
+    Signal {
+        /// The signal.
+        signal: i32,
+        /// The process.
+        pid: u32,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The process did not stop.
+    #[error("process {pid} was not frozen {:?} after SIGSTOP", FREEZE_LIMIT)]
+    NotFrozen {
+        /// The process.
+        pid: u32,
+    },
+}
+
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
+/// Loopback completes a handshake at once, unless the queue is full.
+const QUEUE_LIMIT: Duration = Duration::from_millis(500);
+
+impl Held {
+    /// Freezes the process, queues the requests, sends the signal, thaws, and counts.
+    ///
+    /// # Errors
+    /// If the process cannot be frozen or signalled.
+    pub async fn run(&self) -> Result<Tally, HeldError> {
+        let frozen = Frozen::freeze(self.pid).await?;
+        let queue = Queue::fill(self).await;
+        signal(self.pid, self.stop)?;
+        drop(frozen);
+        Ok(queue.judge().await)
+    }
+}
+
+/// Is a frozen process; thaws when dropped.
+struct Frozen {
+    pid: u32,
+}
+
+impl Frozen {
+    async fn freeze(pid: u32) -> Result<Self, HeldError> {
+        signal(pid, libc::SIGSTOP)?;
+        let frozen = Self { pid };
+        let deadline = Instant::now() + FREEZE_LIMIT;
+        while !every_thread_is_stopped(pid) {
+            if Instant::now() > deadline {
+                return Err(HeldError::NotFrozen { pid });
+            }
+            // The kernel reports the stop of a process to its parent only, and that may be another.
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        // A process that is gone needs no thawing.
+        let _ = signal(self.pid, libc::SIGCONT);
+    }
+}
+
+/// Tells whether every thread is in state T (proc_pid_stat(5)).
+fn every_thread_is_stopped(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    tasks.flatten().all(|task| {
+        std::fs::read_to_string(task.path().join("stat")).is_ok_and(|stat| state_of(&stat) == 'T')
+    })
+}
+
+/// Returns the state from a line of /proc/PID/stat; the name before it may contain anything.
+fn state_of(stat: &str) -> char {
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.chars().next().unwrap_or('?')
+}
+
+fn signal(pid: u32, signal: i32) -> Result<(), HeldError> {
+    // SAFETY: kill(2) takes no pointers.
+    match unsafe { libc::kill(pid as libc::pid_t, signal) } {
+        0 => Ok(()),
+        _ => Err(HeldError::Signal {
+            signal,
+            pid,
+            source: io::Error::last_os_error(),
+        }),
+    }
+}
+
+/// Is what waits in front of a frozen server.
+struct Queue {
+    ledger: Ledger,
+    http1: Vec<Waiting>,
+    http2: Vec<(Request, Begun)>,
+}
+
+struct Waiting {
+    request: Request,
+    letter: Letter,
+    connection: Connection,
+    exchange: Exchange,
+}
+
+impl Queue {
+    async fn fill(held: &Held) -> Self {
+        let mut queue = Queue {
+            ledger: Ledger::new(held.plan.clone()),
+            http1: Vec::new(),
+            http2: Vec::new(),
+        };
+        for _ in 0..held.http1 {
+            queue.hold_http1(held.plan.target).await;
+        }
+        for _ in 0..held.http2 {
+            queue.hold_http2(held.plan.target).await;
+        }
+        queue
+    }
+
+    async fn hold_http1(&mut self, target: SocketAddr) {
+        let request = self.ledger.request(Kind::NewConnection);
+        match Connection::open(target, Window::Usual, QUEUE_LIMIT).await {
+            Ok(mut connection) => {
+                let letter = Letter::new(std::slice::from_ref(&request), target);
+                let mut exchange = Exchange::new(&connection, &letter);
+                // What does not fit into the kernel's buffers is written after the thaw, if at all.
+                let _ = timeout(QUEUE_LIMIT, connection.write(&letter, &mut exchange)).await;
+                self.http1.push(Waiting {
+                    request,
+                    letter,
+                    connection,
+                    exchange,
+                });
+            }
+            Err(unmade) => self.count_unmade(Kind::NewConnection, &request, &unmade),
+        }
+    }
+
+    async fn hold_http2(&mut self, target: SocketAddr) {
+        let request = self.ledger.request(Kind::Http2);
+        let session = match Session::open(target, QUEUE_LIMIT).await {
+            Ok(session) => session,
+            Err(unmade) => return self.count_unmade(Kind::Http2, &request, &unmade),
+        };
+        match session.begin(&request).await {
+            Ok(begun) => {
+                // If the connection breaks instead, the answer will tell.
+                let _ = timeout(QUEUE_LIMIT, session.headers_written(1)).await;
+                self.http2.push((request, begun));
+            }
+            Err(exchange) => self.count_http2(&request, &exchange),
+        }
+    }
+
+    async fn judge(mut self) -> Tally {
+        let limit = self.ledger.plan().hang_limit;
+        let deadline = Instant::now() + limit;
+        for mut waiting in std::mem::take(&mut self.http1) {
+            waiting
+                .connection
+                .read(&waiting.letter, &mut waiting.exchange, deadline)
+                .await;
+            let evidence = waiting.exchange.evidence(0);
+            self.ledger.count(Report {
+                kind: Kind::NewConnection,
+                request: &waiting.request,
+                evidence,
+                response: waiting.exchange.responses().first(),
+                error: &|| words(&waiting.exchange, &evidence),
+            });
+        }
+        for (request, begun) in std::mem::take(&mut self.http2) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let exchange = begun.finish(left).await;
+            self.count_http2(&request, &exchange);
+        }
+        self.ledger.tally()
+    }
+
+    fn count_http2(&self, request: &Request, exchange: &crate::http2::Exchange) {
+        self.ledger.count(Report {
+            kind: Kind::Http2,
+            request,
+            evidence: exchange.evidence(),
+            response: exchange.response(),
+            error: &|| exchange.error().unwrap_or_default().to_owned(),
+        });
+    }
+
+    fn count_unmade(&self, kind: Kind, request: &Request, unmade: &Unmade) {
+        // A full queue drops the handshake: nothing of the request was sent.
+        let end = match unmade.evidence.end {
+            End::Hung => End::Local,
+            end => end,
+        };
+        self.ledger.count(Report {
+            kind,
+            request,
+            evidence: Evidence {
+                end,
+                ..unmade.evidence
+            },
+            response: None,
+            error: &|| unmade.error.to_string(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_found_behind_any_name() {
+        assert_eq!(state_of("12 (server) T 1 2"), 'T');
+        assert_eq!(state_of("12 (a) R (b) S 1 2"), 'S');
+        assert_eq!(state_of(""), '?');
+    }
+}

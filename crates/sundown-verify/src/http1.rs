@@ -1,0 +1,461 @@
+//! Exchanges requests and responses over one HTTP/1.1 connection, byte by byte.
+//!
+//! The promise: every request of an exchange ends with [`Evidence`] of what the wire did,
+//! including the connection's state just before and just after the first write. Never retries and
+//! never opens a connection behind the caller's back.
+
+pub mod message;
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
+use crate::plan::Request;
+use crate::tcp::{TcpState, Window, connect, end_of_connect};
+use message::{Reader, Response, encode_head};
+
+/// Is an HTTP/1.1 connection from the client's side.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    incoming: BytesMut,
+    reuse: Reuse,
+}
+
+impl Connection {
+    /// Connects, for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Unmade`], which carries the evidence for the request that was to be sent.
+    pub async fn open(target: SocketAddr, window: Window, limit: Duration) -> Result<Self, Unmade> {
+        let stream = open_stream(target, window, limit, Protocol::Http1).await?;
+        Ok(Self {
+            stream,
+            incoming: BytesMut::new(),
+            reuse: Reuse::Fresh,
+        })
+    }
+
+    /// Notes that the connection is going to be silent for a while before its first request.
+    pub fn preconnected(mut self) -> Self {
+        self.reuse = Reuse::Preconnected;
+        self
+    }
+
+    /// Waits until the server has closed the connection, in order or by a reset.
+    ///
+    /// # Cancel safety
+    /// Safe: bytes that come meanwhile are kept.
+    pub async fn closed_by_peer(&mut self) {
+        loop {
+            self.incoming.reserve(READ_SIZE);
+            if let Ok(0) | Err(_) = self.stream.read_buf(&mut self.incoming).await {
+                return;
+            }
+        }
+    }
+
+    /// Sends a letter and reads the answers to it, for at most `limit` in all.
+    pub async fn exchange(&mut self, letter: &Letter, limit: Duration) -> Exchange {
+        let deadline = Instant::now() + limit;
+        let mut exchange = Exchange::new(self, letter);
+        if timeout_at(deadline, self.write(letter, &mut exchange))
+            .await
+            .is_err()
+        {
+            exchange.end_with(End::Hung, None);
+        }
+        self.read(letter, &mut exchange, deadline).await;
+        exchange
+    }
+
+    /// Writes a letter, with its pauses, unless or until the exchange ends.
+    ///
+    /// # Cancel safety
+    /// The exchange knows how much was written when the future is dropped.
+    pub(crate) async fn write(&mut self, letter: &Letter, exchange: &mut Exchange) {
+        for piece in &letter.pieces {
+            if !piece.pause.is_zero() {
+                // An answer, or the end, may come while there is more to send.
+                let _ = timeout(piece.pause, self.receive(letter, exchange)).await;
+            }
+            if exchange.end.is_some() {
+                return;
+            }
+            self.write_piece(&piece.bytes, letter, exchange).await;
+        }
+    }
+
+    async fn write_piece(&mut self, bytes: &[u8], letter: &Letter, exchange: &mut Exchange) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.stream.write(rest).await {
+                Ok(written) => {
+                    exchange
+                        .after
+                        .get_or_insert_with(|| TcpState::of(&self.stream));
+                    exchange.written += written;
+                    rest = &rest[written..];
+                }
+                Err(error) => {
+                    // An answer may have come before the reset.
+                    self.receive(letter, exchange).await;
+                    if exchange.end != Some(End::Answer) {
+                        exchange.end = None;
+                        exchange.end_with(End::Reset, Some(error));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads what is still missing of the answers, until the deadline.
+    pub(crate) async fn read(
+        &mut self,
+        letter: &Letter,
+        exchange: &mut Exchange,
+        deadline: Instant,
+    ) {
+        if exchange.end.is_none()
+            && timeout_at(deadline, self.receive(letter, exchange))
+                .await
+                .is_err()
+        {
+            exchange.end_with(End::Hung, None);
+        }
+        exchange.finally = Some(TcpState::of(&self.stream));
+        if !exchange.responses.is_empty() {
+            self.reuse = Reuse::Reused;
+        }
+    }
+
+    /// Reads until the exchange ends.
+    ///
+    /// # Cancel safety
+    /// What was read is in the exchange or in the buffer when the future is dropped.
+    async fn receive(&mut self, letter: &Letter, exchange: &mut Exchange) {
+        let mut pacer = Pacer::new(letter.pace);
+        while exchange.take_from(&mut self.incoming, letter.requests) {
+            self.incoming.reserve(READ_SIZE);
+            match self.stream.read_buf(&mut self.incoming).await {
+                Ok(0) => return exchange.end_at_eof(letter.requests),
+                Ok(read) => pacer.read(read, exchange.reader.length()).await,
+                Err(error) => {
+                    let end = match error.kind() {
+                        io::ErrorKind::TimedOut => End::Hung,
+                        _ => End::Reset,
+                    };
+                    return exchange.end_with(end, Some(error));
+                }
+            }
+        }
+    }
+}
+
+const READ_SIZE: usize = 16 * 1024;
+
+/// Makes a TCP connection, or the evidence of why there is none.
+pub(crate) async fn open_stream(
+    target: SocketAddr,
+    window: Window,
+    limit: Duration,
+    protocol: Protocol,
+) -> Result<TcpStream, Unmade> {
+    let (end, error) = match timeout(limit, connect(target, window)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => (end_of_connect(&error), error),
+        Err(_) => (End::Hung, io::ErrorKind::TimedOut.into()),
+    };
+    let evidence = Evidence {
+        protocol,
+        reuse: Reuse::Fresh,
+        before: None,
+        after: None,
+        finally: None,
+        sent: Sent::Nothing,
+        seen: Seen::Nothing,
+        disclaimed: Disclaimed::No,
+        end,
+    };
+    Err(Unmade { evidence, error })
+}
+
+/// Means that a connection could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("could not connect")]
+pub struct Unmade {
+    /// What to judge the request by that was to be sent.
+    pub evidence: Evidence,
+    /// What the operating system said.
+    #[source]
+    pub error: io::Error,
+}
+
+/// Is one or more requests as bytes, in the pieces in which they shall be written.
+#[derive(Debug, Clone)]
+pub struct Letter {
+    pieces: Vec<Piece>,
+    requests: usize,
+    head: usize,
+    length: usize,
+    pace: Pace,
+}
+
+#[derive(Debug, Clone)]
+struct Piece {
+    pause: Duration,
+    bytes: Bytes,
+}
+
+/// Says how fast the answers are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as they come.
+    Fast,
+    /// With thirty pauses, evenly spread over the announced length.
+    Slow,
+}
+
+impl Letter {
+    /// Puts the requests into one piece.
+    pub fn new(requests: &[Request], target: SocketAddr) -> Self {
+        let mut bytes = Vec::with_capacity(256);
+        let mut head = 0;
+        for (index, request) in requests.iter().enumerate() {
+            encode_head(request, target, &mut bytes);
+            if index == 0 {
+                head = bytes.len();
+            }
+            bytes.extend_from_slice(&request.body);
+        }
+        let length = bytes.len();
+        let pieces = vec![Piece {
+            pause: Duration::ZERO,
+            bytes: bytes.into(),
+        }];
+        Self {
+            pieces,
+            requests: requests.len(),
+            head,
+            length,
+            pace: Pace::Fast,
+        }
+    }
+
+    /// Sends half of the head, pauses, and sends the rest.
+    pub fn halved(self, pause: Duration) -> Self {
+        let half = self.head / 2;
+        self.cut(&[half], pause)
+    }
+
+    /// Sends the head, and then the body in `parts` parts with a pause before each.
+    pub fn trickled(self, parts: usize, pause: Duration) -> Self {
+        let body = self.length - self.head;
+        let cuts: Vec<_> = (0..parts)
+            .map(|part| self.head + body * part / parts)
+            .collect();
+        self.cut(&cuts, pause)
+    }
+
+    /// Reads the answers at another pace.
+    pub fn read_at(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    fn cut(mut self, cuts: &[usize], pause: Duration) -> Self {
+        let mut rest = Bytes::from_iter(self.pieces.drain(..).flat_map(|piece| piece.bytes));
+        let mut taken = 0;
+        for cut in cuts {
+            let bytes = rest.split_to(cut - taken);
+            taken = *cut;
+            self.pieces.push(Piece { pause, bytes });
+        }
+        self.pieces.push(Piece { pause, bytes: rest });
+        self.pieces[0].pause = Duration::ZERO;
+        self
+    }
+}
+
+/// Records an exchange: what was sent, what came back, and what ended it.
+#[derive(Debug)]
+pub struct Exchange {
+    reuse: Reuse,
+    before: TcpState,
+    after: Option<TcpState>,
+    finally: Option<TcpState>,
+    head: usize,
+    length: usize,
+    written: usize,
+    reader: Reader,
+    responses: Vec<Response>,
+    end: Option<End>,
+    error: Option<io::Error>,
+}
+
+impl Exchange {
+    /// Looks at the connection before the first byte is written, and ends at once if it is closed.
+    pub(crate) fn new(connection: &Connection, letter: &Letter) -> Self {
+        let before = TcpState::of(&connection.stream);
+        let end = match before {
+            TcpState::Close => Some(End::Reset),
+            state if state.peer_has_closed() => Some(End::Eof),
+            _ => None,
+        };
+        Self {
+            reuse: connection.reuse,
+            before,
+            after: None,
+            finally: None,
+            head: letter.head,
+            length: letter.length,
+            written: 0,
+            reader: Reader::default(),
+            responses: Vec::new(),
+            end,
+            error: None,
+        }
+    }
+
+    /// Returns the answers, in the order of the requests; there may be fewer.
+    pub fn responses(&self) -> &[Response] {
+        &self.responses
+    }
+
+    /// Returns what the operating system said, if it said anything.
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
+    }
+
+    /// Tells whether the connection may carry another exchange.
+    pub fn persistence(&self) -> Persistence {
+        match (self.end, self.responses.last()) {
+            (Some(End::Answer), Some(last)) if self.written == self.length => last.persistence,
+            _ => Persistence::Close,
+        }
+    }
+
+    /// Returns the evidence for the request with this index.
+    pub fn evidence(&self, index: usize) -> Evidence {
+        let answered = self.responses.len();
+        let seen = match self.responses.get(index) {
+            Some(response) => Seen::Whole {
+                status: response.status,
+                persistence: response.persistence,
+            },
+            None if index == answered => self.reader.seen(),
+            None => Seen::Nothing,
+        };
+        let disclaimed = match self.said_close() && index >= answered {
+            true => Disclaimed::BehindClose,
+            false => Disclaimed::No,
+        };
+        Evidence {
+            protocol: Protocol::Http1,
+            reuse: if answered > 0 {
+                Reuse::Reused
+            } else {
+                self.reuse
+            },
+            before: Some(self.before),
+            after: self.after,
+            finally: self.finally,
+            sent: self.sent(),
+            seen,
+            disclaimed,
+            end: self.end.unwrap_or(End::Hung),
+        }
+    }
+
+    fn sent(&self) -> Sent {
+        match self.written {
+            0 => Sent::Nothing,
+            written if written < self.head => Sent::PartOfHead,
+            written if written < self.length => Sent::PartOfBody,
+            _ => Sent::All,
+        }
+    }
+
+    fn said_close(&self) -> bool {
+        self.responses
+            .last()
+            .is_some_and(|last| last.persistence == Persistence::Close)
+    }
+
+    /// Takes whole responses from the buffer; returns whether there is more to read.
+    fn take_from(&mut self, incoming: &mut BytesMut, requests: usize) -> bool {
+        while self.end.is_none() {
+            match self.reader.advance(incoming) {
+                Ok(Some(response)) => self.push(response, requests),
+                Ok(None) => return true,
+                Err(error) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, error);
+                    self.end_with(End::Garbled, Some(error));
+                }
+            }
+        }
+        false
+    }
+
+    fn push(&mut self, response: Response, requests: usize) {
+        self.responses.push(response);
+        self.reader = Reader::default();
+        if self.responses.len() == requests || self.said_close() {
+            self.end_with(End::Answer, None);
+        }
+    }
+
+    fn end_at_eof(&mut self, requests: usize) {
+        if let Some(response) = self.reader.at_eof() {
+            self.push(response, requests);
+        }
+        self.end_with(End::Eof, None);
+    }
+
+    /// Ends the exchange; the first end counts.
+    fn end_with(&mut self, end: End, error: Option<io::Error>) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.error = error;
+        }
+    }
+}
+
+/// Spreads thirty pauses over the reading of a body.
+struct Pacer {
+    pace: Pace,
+    since_pause: u64,
+    pauses_left: u32,
+}
+
+impl Pacer {
+    const PAUSES: u32 = 30;
+    const PAUSE: Duration = Duration::from_millis(35);
+    /// Assumed where the head announces no length.
+    const STRIDE: u64 = 512 * 1024;
+
+    fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            since_pause: 0,
+            pauses_left: Self::PAUSES,
+        }
+    }
+
+    async fn read(&mut self, read: usize, length: Option<u64>) {
+        self.since_pause += read as u64;
+        let stride = length.map_or(Self::STRIDE, |length| length / u64::from(Self::PAUSES));
+        if self.pace == Pace::Slow && self.pauses_left > 0 && self.since_pause >= stride {
+            self.since_pause = 0;
+            self.pauses_left -= 1;
+            sleep(Self::PAUSE).await;
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Exchanges requests and responses over one HTTP/2 connection, with prior knowledge.
+//!
+//! The promise: each stream ends with [`Evidence`] taken from the frames on the wire: above
+//! GOAWAY or refused means declined, anything else that goes unanswered is lost. Never retries a
+//! stream and never opens a second connection behind the caller's back.
+
+mod frames;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use tokio::time::timeout;
+
+use crate::http1::message::{KEPT, Response};
+use crate::http1::{Unmade, open_stream};
+use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
+use crate::plan::Request;
+use crate::tcp::{TcpState, Window};
+use wire::{Ear, Wire};
+
+/// Is an HTTP/2 connection from the client's side; clones share it.
+#[derive(Clone)]
+pub struct Session {
+    send: SendRequest<Bytes>,
+    wire: Arc<Wire>,
+    target: SocketAddr,
+    served: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Connects, for at most `limit`, and sends the preface; does not wait for the server's.
+    ///
+    /// # Errors
+    /// [`Unmade`], which carries the evidence for the request that was to be sent.
+    pub async fn open(target: SocketAddr, limit: Duration) -> Result<Self, Unmade> {
+        let stream = open_stream(target, Window::Usual, limit, Protocol::Http2).await?;
+        let wire = Wire::new(stream);
+        let handshake = h2::client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024)
+            .handshake(Ear::on(Arc::clone(&wire)))
+            .await;
+        match handshake {
+            Ok((send, connection)) => {
+                tokio::spawn(connection);
+                Ok(Self {
+                    send,
+                    wire,
+                    target,
+                    served: Arc::default(),
+                })
+            }
+            Err(error) => Err(unmade(&wire, error)),
+        }
+    }
+
+    /// Tells what the connection is good for, as a careful client would before it asks.
+    pub fn standing(&self) -> Standing {
+        if self.wire.going_away() {
+            Standing::GoingAway
+        } else if self.wire.state().peer_has_closed() {
+            Standing::Closed
+        } else {
+            Standing::Open
+        }
+    }
+
+    /// Sends one request and reads the answer, for at most `limit`.
+    pub async fn exchange(&self, request: &Request, limit: Duration) -> Exchange {
+        let mut exchange = self.exchange_begun();
+        let asked = timeout(limit, self.ask(request, &mut exchange)).await;
+        self.finish(exchange, asked.map_err(|_| Failed::Hung).flatten())
+    }
+
+    /// Sends one request without waiting for the answer.
+    pub(crate) async fn begin(&self, request: &Request) -> Result<Begun, Box<Exchange>> {
+        let exchange = self.exchange_begun();
+        match self.submit(request).await {
+            Ok(response) => Ok(Begun {
+                session: self.clone(),
+                exchange,
+                response,
+            }),
+            Err(error) => Err(Box::new(self.finish(exchange, Err(error)))),
+        }
+    }
+
+    /// Waits until HEADERS were written on this many streams in all.
+    pub(crate) async fn headers_written(&self, streams: usize) {
+        self.wire.headers_written(streams).await;
+    }
+
+    fn exchange_begun(&self) -> Exchange {
+        let before = self.wire.state();
+        let reuse = match self.served.load(Ordering::Relaxed) {
+            true => Reuse::Reused,
+            false => Reuse::Fresh,
+        };
+        let evidence = Evidence {
+            protocol: Protocol::Http2,
+            reuse,
+            before: Some(before),
+            after: None,
+            finally: None,
+            sent: Sent::Nothing,
+            seen: Seen::Nothing,
+            disclaimed: Disclaimed::No,
+            end: End::Hung,
+        };
+        Exchange {
+            evidence,
+            response: None,
+            error: None,
+            stream: None,
+        }
+    }
+
+    async fn ask(&self, request: &Request, exchange: &mut Exchange) -> Result<Response, Failed> {
+        let response = self.submit(request).await?;
+        exchange.stream = Some(response.stream_id().as_u32());
+        self.answer(response, exchange).await
+    }
+
+    async fn submit(&self, request: &Request) -> Result<ResponseFuture, Failed> {
+        let head = self.head(request).ok_or(Failed::Unfit)?;
+        let mut send = self.send.clone().ready().await?;
+        let (response, mut body) = send.send_request(head, request.body.is_empty())?;
+        if !request.body.is_empty() {
+            body.send_data(request.body.clone(), true)?;
+        }
+        Ok(response)
+    }
+
+    fn head(&self, request: &Request) -> Option<http::Request<()>> {
+        let uri = format!("http://{}{}", self.target, request.path);
+        let builder = http::Request::builder().method(&request.method).uri(uri);
+        let mut head = builder.version(http::Version::HTTP_2).body(()).ok()?;
+        *head.headers_mut() = request.headers.clone();
+        Some(head)
+    }
+
+    async fn answer(
+        &self,
+        response: ResponseFuture,
+        exchange: &mut Exchange,
+    ) -> Result<Response, Failed> {
+        let (head, mut incoming) = response.await?.into_parts();
+        exchange.evidence.seen = Seen::Part;
+        let mut body = Vec::new();
+        while let Some(data) = incoming.data().await {
+            let data = data?;
+            let kept = data.len().min(KEPT - body.len());
+            body.extend_from_slice(&data[..kept]);
+            incoming.flow_control().release_capacity(data.len())?;
+        }
+        // The end of the stream may lie in trailers.
+        incoming.trailers().await?;
+        // HTTP/2 has no `Connection: close`; GOAWAY says the same of the connection.
+        let persistence = match self.wire.going_away() {
+            true => Persistence::Close,
+            false => Persistence::KeepAlive,
+        };
+        Ok(Response {
+            status: head.status.as_u16(),
+            persistence,
+            body,
+        })
+    }
+
+    fn finish(&self, mut exchange: Exchange, asked: Result<Response, Failed>) -> Exchange {
+        let evidence = &mut exchange.evidence;
+        evidence.finally = Some(self.wire.state());
+        evidence.after = exchange
+            .stream
+            .and_then(|stream| self.wire.after_headers(stream));
+        if evidence.after.is_some() {
+            evidence.sent = Sent::All;
+        }
+        match asked {
+            Ok(response) => {
+                self.served.store(true, Ordering::Relaxed);
+                let Response {
+                    status,
+                    persistence,
+                    ..
+                } = response;
+                evidence.seen = Seen::Whole {
+                    status,
+                    persistence,
+                };
+                evidence.end = End::Answer;
+                exchange.response = Some(response);
+            }
+            Err(failed) => self.explain(&mut exchange, failed),
+        }
+        if let Some(stream) = exchange.stream {
+            self.wire.forget(stream);
+        }
+        exchange
+    }
+
+    /// Turns a failure into evidence; what was overheard on the wire goes before `h2`'s summary.
+    fn explain(&self, exchange: &mut Exchange, failed: Failed) {
+        // A stream the library would not even open after GOAWAY has no number; it is above any.
+        let stream = exchange.stream.unwrap_or(u32::MAX);
+        exchange.evidence.disclaimed = self.wire.disclaimed(stream);
+        let (end, error) = match failed {
+            Failed::Hung => (End::Hung, "no answer within the limit".into()),
+            Failed::Unfit => (End::Local, "the request cannot be sent over HTTP/2".into()),
+            Failed::Protocol(error) => self.wire.end(stream).unwrap_or_else(|| {
+                let gone = error.is_io() || error.is_go_away() || error.is_reset();
+                (
+                    if gone { End::Reset } else { End::Garbled },
+                    error.to_string(),
+                )
+            }),
+        };
+        exchange.evidence.end = end;
+        exchange.error = Some(error);
+    }
+}
+
+/// Says what an HTTP/2 connection is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It takes requests.
+    Open,
+    /// The server said GOAWAY: the next request belongs on another connection.
+    GoingAway,
+    /// The server closed it, and did not say GOAWAY.
+    Closed,
+}
+
+/// Is a request that was sent, and whose answer is awaited.
+pub(crate) struct Begun {
+    session: Session,
+    exchange: Exchange,
+    response: ResponseFuture,
+}
+
+impl Begun {
+    /// Reads the answer, for at most `limit`.
+    pub(crate) async fn finish(self, limit: Duration) -> Exchange {
+        let Begun {
+            session,
+            mut exchange,
+            response,
+        } = self;
+        exchange.stream = Some(response.stream_id().as_u32());
+        let asked = timeout(limit, session.answer(response, &mut exchange)).await;
+        session.finish(exchange, asked.map_err(|_| Failed::Hung).flatten())
+    }
+}
+
+/// Records what became of one stream.
+#[derive(Debug)]
+pub struct Exchange {
+    evidence: Evidence,
+    response: Option<Response>,
+    error: Option<String>,
+    stream: Option<u32>,
+}
+
+impl Exchange {
+    /// Returns what to judge the request by.
+    pub fn evidence(&self) -> Evidence {
+        self.evidence
+    }
+
+    /// Returns the answer, if it is whole.
+    pub fn response(&self) -> Option<&Response> {
+        self.response.as_ref()
+    }
+
+    /// Returns what went wrong, if anything did.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+}
+
+enum Failed {
+    Hung,
+    Unfit,
+    Protocol(h2::Error),
+}
+
+impl From<h2::Error> for Failed {
+    fn from(error: h2::Error) -> Self {
+        Failed::Protocol(error)
+    }
+}
+
+fn unmade(wire: &Wire, error: h2::Error) -> Unmade {
+    let evidence = Evidence {
+        protocol: Protocol::Http2,
+        reuse: Reuse::Fresh,
+        before: Some(TcpState::Established),
+        after: Some(wire.state()),
+        finally: Some(wire.state()),
+        sent: Sent::Nothing,
+        seen: Seen::Nothing,
+        disclaimed: Disclaimed::No,
+        end: End::Reset,
+    };
+    Unmade {
+        evidence,
+        error: std::io::Error::other(error),
+    }
+}

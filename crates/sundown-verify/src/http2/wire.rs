@@ -1,0 +1,220 @@
+//! Overhears an HTTP/2 connection between `h2` and the kernel.
+//!
+//! The promise: what is said about a stream's fate (written or not, reset, above GOAWAY) comes
+//! from the bytes that really passed, not from a library's summary of them. Never delays, changes
+//! or drops a byte.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::frames::{Frame, Frames};
+use crate::outcome::{Disclaimed, End};
+use crate::tcp::TcpState;
+
+/// Shares a TCP connection, and what was overheard on it.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: TcpStream,
+    heard: Mutex<Heard>,
+    headers_written: watch::Sender<usize>,
+}
+
+/// What was overheard so far.
+#[derive(Debug, Default)]
+struct Heard {
+    goaway: Option<u32>,
+    resets: HashMap<u32, u32>,
+    /// The connection's state just after the write that carried a stream's HEADERS.
+    written: HashMap<u32, TcpState>,
+    end: Option<End>,
+    error: Option<io::ErrorKind>,
+}
+
+const REFUSED_STREAM: u32 = 0x7;
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
+        let (headers_written, _) = watch::channel(0);
+        Arc::new(Self {
+            stream,
+            heard: Mutex::default(),
+            headers_written,
+        })
+    }
+
+    /// Asks the kernel for the connection's state.
+    pub(crate) fn state(&self) -> TcpState {
+        TcpState::of(&self.stream)
+    }
+
+    /// Tells whether the server said GOAWAY.
+    pub(crate) fn going_away(&self) -> bool {
+        self.heard().goaway.is_some()
+    }
+
+    /// Tells what the server said about not processing a stream.
+    pub(crate) fn disclaimed(&self, stream: u32) -> Disclaimed {
+        let heard = self.heard();
+        match (heard.goaway, heard.resets.get(&stream)) {
+            (_, Some(&REFUSED_STREAM)) => Disclaimed::RefusedStream,
+            (Some(last), _) if stream > last => Disclaimed::AboveGoAway,
+            _ => Disclaimed::No,
+        }
+    }
+
+    /// Returns the state just after a stream's HEADERS were written; `None` if they never were.
+    pub(crate) fn after_headers(&self, stream: u32) -> Option<TcpState> {
+        self.heard().written.get(&stream).copied()
+    }
+
+    /// Returns what ended the stream or, failing that, the connection.
+    pub(crate) fn end(&self, stream: u32) -> Option<(End, String)> {
+        let heard = self.heard();
+        if let Some(code) = heard.resets.get(&stream) {
+            return Some((End::Reset, format!("RST_STREAM with error code {code}")));
+        }
+        heard.end.map(|end| {
+            (
+                end,
+                heard
+                    .error
+                    .map_or("end of file".into(), |error| error.to_string()),
+            )
+        })
+    }
+
+    /// Forgets a stream that is over.
+    pub(crate) fn forget(&self, stream: u32) {
+        let mut heard = self.heard();
+        heard.written.remove(&stream);
+        heard.resets.remove(&stream);
+    }
+
+    /// Waits until HEADERS frames were written on this many streams in all.
+    pub(crate) async fn headers_written(&self, streams: usize) {
+        let mut written = self.headers_written.subscribe();
+        // The sender lives in `self`, so the wait can only end by the condition.
+        let _ = written.wait_for(|written| *written >= streams).await;
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear_end(&self, end: End, error: Option<io::ErrorKind>) {
+        let mut heard = self.heard();
+        if heard.end.is_none() {
+            heard.end = Some(end);
+            heard.error = error;
+        }
+    }
+
+    fn hear_from_server(&self, frame: Frame) {
+        let mut heard = self.heard();
+        match frame {
+            Frame::GoAway { last } => {
+                heard.goaway = Some(heard.goaway.map_or(last, |before| before.min(last)));
+            }
+            Frame::Reset { stream, code } => {
+                heard.resets.insert(stream, code);
+            }
+            Frame::Headers { .. } => {}
+        }
+    }
+
+    fn hear_from_us(&self, frame: Frame, after: TcpState) {
+        if let Frame::Headers { stream } = frame {
+            self.heard().written.insert(stream, after);
+            self.headers_written.send_modify(|written| *written += 1);
+        }
+    }
+}
+
+/// Is the ear on the wire: the byte stream that `h2` reads and writes.
+pub(crate) struct Ear {
+    wire: Arc<Wire>,
+    inbound: Frames,
+    outbound: Frames,
+}
+
+impl Ear {
+    pub(crate) fn on(wire: Arc<Wire>) -> Self {
+        Self {
+            wire,
+            inbound: Frames::of_server(),
+            outbound: Frames::of_client(),
+        }
+    }
+}
+
+impl AsyncRead for Ear {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Ear { wire, inbound, .. } = self.get_mut();
+        loop {
+            ready!(wire.stream.poll_read_ready(cx))?;
+            match wire.stream.try_read(buf.initialize_unfilled()) {
+                Ok(0) => {
+                    wire.hear_end(End::Eof, None);
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(read) => {
+                    inbound.pass(&buf.initialize_unfilled()[..read], |frame| {
+                        wire.hear_from_server(frame);
+                    });
+                    buf.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    wire.hear_end(End::Reset, Some(error.kind()));
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Ear {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Ear { wire, outbound, .. } = self.get_mut();
+        loop {
+            ready!(wire.stream.poll_write_ready(cx))?;
+            match wire.stream.try_write(bytes) {
+                Ok(written) => {
+                    let after = wire.state();
+                    outbound.pass(&bytes[..written], |frame| wire.hear_from_us(frame, after));
+                    return Poll::Ready(Ok(written));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    wire.hear_end(End::Reset, Some(error.kind()));
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection is closed when its last owner drops it.
+        Poll::Ready(socket2::SockRef::from(&self.wire.stream).shutdown(std::net::Shutdown::Write))
+    }
+}

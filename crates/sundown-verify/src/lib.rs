@@ -1,0 +1,31 @@
+//! Proves how a network service stops: real clients, real signals, and an honest count of what
+//! happened to every request.
+//!
+//! The promise: each request a client starts ends in exactly one [`Outcome`], so that
+//! `sent = answered + declined + lost` holds, and what the operating system refused *us* is
+//! counted apart and never blamed on the server.
+//!
+//! Nothing here retries, follows a redirect or hides a connection pool: the clients own their
+//! bytes, because an HTTP library that silently sends again also silently repairs the count.
+//! Nothing here links the library under judgement: what is judged is always another process.
+
+pub mod outcome;
+pub mod tally;
+
+pub mod plan;
+pub mod tcp;
+
+pub mod http1;
+pub mod http2;
+
+pub mod held;
+pub mod load;
+
+pub mod process;
+
+pub use held::Held;
+pub use load::Load;
+pub use outcome::{Declined, Loss, Outcome};
+pub use plan::{Kind, Plan, Request, Requests};
+pub use process::{Process, Refuse};
+pub use tally::Tally;

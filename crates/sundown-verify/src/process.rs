@@ -1,0 +1,476 @@
+//! Starts a server as a child process, signals it, and waits for its end.
+//!
+//! The promise: the child starts with every signal at its default and unblocked (but for those
+//! asked for), whatever our own parent did; its end is seen by a pidfd, so that no thread of it is
+//! left; and it is killed and reaped when its [`Process`] is dropped. Never signals any process
+//! but its own child, and never touches a child that is already reaped.
+
+mod output;
+mod refuse;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep, timeout};
+
+use output::Output;
+pub use refuse::Refuse;
+
+/// Describes a process to start.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sundown_verify::process::ProcessError> {
+/// use std::time::Duration;
+/// use sundown_verify::process::{self, Ended, Spawn};
+///
+/// let addr = process::free_port().unwrap();
+/// let mut server = Spawn::new("my-server").arg("--listen").arg(addr.to_string()).start()?;
+/// server.wait_listening(addr, Duration::from_secs(10)).await?;
+/// server.signal(libc::SIGTERM)?;
+/// let exit = server.wait_exit(Duration::from_secs(30)).await?;
+/// assert_eq!(exit.ended, Ended::Code(0));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Spawn {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    blocked_signals: Vec<i32>,
+    refuse: Refuse,
+    streams: Streams,
+}
+
+/// Says where the child's output goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// Into memory, the last 256 KiB of each stream: see [`Process::stdout`].
+    Captured,
+    /// Where our own output goes.
+    Inherited,
+}
+
+impl Spawn {
+    /// Describes a program without arguments, its output captured.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            blocked_signals: Vec::new(),
+            refuse: Refuse::Nothing,
+            streams: Streams::Captured,
+        }
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets a variable in the child's environment, beside those it inherits.
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts the child with these signals blocked.
+    pub fn blocked_signals(mut self, signals: impl IntoIterator<Item = i32>) -> Self {
+        self.blocked_signals.extend(signals);
+        self
+    }
+
+    /// Makes the kernel refuse some socket options to the child.
+    pub fn refuse(mut self, refuse: Refuse) -> Self {
+        self.refuse = refuse;
+        self
+    }
+
+    /// Says where the output goes.
+    pub fn streams(mut self, streams: Streams) -> Self {
+        self.streams = streams;
+        self
+    }
+
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// If the program cannot be started.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(&self) -> Result<Process, ProcessError> {
+        let spawn_error = |source| ProcessError::Spawn {
+            program: self.program.clone(),
+            source,
+        };
+        let mut child = self.command().spawn().map_err(spawn_error)?;
+        let stdout = Output::follow(child.stdout.take());
+        let stderr = Output::follow(child.stderr.take());
+        // From here on the child is killed and reaped should anything fail.
+        let child = Reaped(child);
+        let end = pidfd_open(child.0.id())
+            .and_then(watch_fd)
+            .map_err(spawn_error)?;
+        Ok(Process {
+            child,
+            end,
+            stdout,
+            stderr,
+            since: Instant::now(),
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+        if self.streams == Streams::Captured {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        let blocked = self.blocked_signals.clone();
+        let filter = self.refuse.filter();
+        // SAFETY: between fork and exec the closure makes system calls only; what it needs was
+        // allocated before, and nothing is allocated or locked in it.
+        unsafe {
+            command.pre_exec(move || {
+                reset_signals(&blocked)?;
+                refuse::install(&filter)
+            });
+        }
+        command
+    }
+}
+
+/// Sets every signal to its default and the mask to `blocked`: both survive exec (signal(7)), and
+/// a test runner or `nohup` may have changed them.
+fn reset_signals(blocked: &[i32]) -> io::Result<()> {
+    // SAFETY: the calls take plain numbers, and pointers to a local set that is initialised by
+    // `sigemptyset` before it is read.
+    unsafe {
+        for signal in 1..=libc::SIGRTMAX() {
+            // SIGKILL, SIGSTOP and the C library's own signals refuse, and need no reset.
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut mask = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut mask);
+        for signal in blocked {
+            libc::sigaddset(&raw mut mask, *signal);
+        }
+        match libc::sigprocmask(libc::SIG_SETMASK, &raw const mask, std::ptr::null_mut()) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Is a running child; killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Reaped,
+    end: AsyncFd<OwnedFd>,
+    stdout: Output,
+    stderr: Output,
+    since: Instant,
+}
+
+/// Kills and reaps its child when dropped.
+#[derive(Debug)]
+struct Reaped(Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // Both do nothing if the child was reaped before, so no stranger with the same PID is hit.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Says how a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// By a code or by a signal.
+    pub ended: Ended,
+    /// How long after our last signal, or after the start if we sent none.
+    pub after: Duration,
+}
+
+/// Says what ended a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// Means that a process did not do what it was waited for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProcessError {
+    /// It could not be started.
+    #[error("could not start {}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be signalled.
+    #[error("could not send signal {signal}")]
+    Signal {
+        /// The signal.
+        signal: i32,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be observed.
+    #[error("could not observe the process")]
+    Observe(#[source] io::Error),
+    /// It ended while it was expected to run.
+    #[error("the process ended early ({ended:?}); its last words: {words}")]
+    EndedEarly {
+        /// How it ended.
+        ended: Ended,
+        /// The end of what it wrote to its standard error.
+        words: String,
+    },
+    /// It took too long.
+    #[error("the process did not {what} within {limit:?}")]
+    TooSlow {
+        /// What it was waited for.
+        what: String,
+        /// The limit.
+        limit: Duration,
+    },
+}
+
+impl Process {
+    /// Returns the process's id.
+    pub fn id(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// If the process has been reaped, or the signal does not exist.
+    pub fn signal(&mut self, signal: i32) -> Result<(), ProcessError> {
+        let refused = |source| ProcessError::Signal { signal, source };
+        if self.child.0.try_wait().map_err(refused)?.is_some() {
+            return Err(refused(io::Error::from_raw_os_error(libc::ESRCH)));
+        }
+        self.since = Instant::now();
+        // SAFETY: kill(2) takes no pointers; the child is not reaped, so the PID is still its own.
+        match unsafe { libc::kill(self.id() as libc::pid_t, signal) } {
+            0 => Ok(()),
+            _ => Err(refused(io::Error::last_os_error())),
+        }
+    }
+
+    /// Waits until something listens on this port, without connecting to it: a connection would be
+    /// the first that the server sees.
+    ///
+    /// # Errors
+    /// If the process ends first, or the limit passes.
+    pub async fn wait_listening(
+        &mut self,
+        addr: SocketAddr,
+        limit: Duration,
+    ) -> Result<(), ProcessError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if listens(addr).map_err(ProcessError::Observe)? {
+                return Ok(());
+            }
+            self.must_run()?;
+            if Instant::now() > deadline {
+                return Err(ProcessError::TooSlow {
+                    what: format!("listen on {addr}"),
+                    limit,
+                });
+            }
+            // The kernel tells nobody that a port began to listen.
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Waits until the process has written this text to its standard output or error.
+    ///
+    /// # Errors
+    /// If the process closes both first, or the limit passes.
+    pub async fn wait_output(&mut self, text: &str, limit: Duration) -> Result<(), ProcessError> {
+        let found = async {
+            tokio::select! {
+                true = self.stdout.contains(text) => true,
+                true = self.stderr.contains(text) => true,
+                else => false,
+            }
+        };
+        match timeout(limit, found).await {
+            Ok(true) => Ok(()),
+            _ => Err(ProcessError::TooSlow {
+                what: format!("write {text:?}"),
+                limit,
+            }),
+        }
+    }
+
+    /// Waits until the process has ended, with all its threads.
+    ///
+    /// # Errors
+    /// If the limit passes; the process then runs on.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    pub async fn wait_exit(&mut self, limit: Duration) -> Result<Exit, ProcessError> {
+        let too_slow = |_| ProcessError::TooSlow {
+            what: "exit".into(),
+            limit,
+        };
+        let ended = timeout(limit, self.end.readable())
+            .await
+            .map_err(too_slow)?;
+        ended.map_err(ProcessError::Observe)?.retain_ready();
+        let after = self.since.elapsed();
+        let status = self.child.0.wait().map_err(ProcessError::Observe)?;
+        // A grandchild may hold the pipes open for as long as it likes.
+        let rest = async { tokio::join!(self.stdout.closed(), self.stderr.closed()) };
+        let _ = timeout(Duration::from_millis(200), rest).await;
+        Ok(Exit {
+            ended: Ended::of(status),
+            after,
+        })
+    }
+
+    /// Returns the end of what the process wrote to its standard output.
+    pub fn stdout(&self) -> String {
+        self.stdout.text()
+    }
+
+    /// Returns the end of what the process wrote to its standard error.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
+    fn must_run(&mut self) -> Result<(), ProcessError> {
+        match self.child.0.try_wait().map_err(ProcessError::Observe)? {
+            None => Ok(()),
+            Some(status) => Err(ProcessError::EndedEarly {
+                ended: Ended::of(status),
+                words: self.stderr(),
+            }),
+        }
+    }
+}
+
+impl Ended {
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Ended::Code(code),
+            (None, Some(signal)) => Ended::Signal(signal),
+            (None, None) => unreachable!("wait returns only processes that exited or were killed"),
+        }
+    }
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two numbers.
+    match unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the descriptor is new, and nobody else knows of it.
+        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+    }
+}
+
+fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as it lives.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Returns a loopback address whose port is free now; another process may take it meanwhile.
+///
+/// # Errors
+/// If there is no free port.
+pub fn free_port() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+/// Tells whether a socket in our network namespace listens on the port (proc_net_tcp(5)).
+fn listens(addr: SocketAddr) -> io::Result<bool> {
+    Ok(listens_in("/proc/net/tcp", addr.port())? || listens_in("/proc/net/tcp6", addr.port())?)
+}
+
+fn listens_in(path: &str, port: u16) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for line in BufReader::new(file).lines().skip(1) {
+        match listening_port(&line?) {
+            Some(found) if found == port => return Ok(true),
+            Some(_) => {}
+            // Listeners come first; behind them may lie ten thousand connections in TIME_WAIT.
+            None => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// Returns the port of a line such as `0: 0100007F:1F90 00000000:0000 0A …`, if it listens.
+fn listening_port(line: &str) -> Option<u16> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (_, port) = fields.next()?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    (state == LISTEN)
+        .then(|| u16::from_str_radix(port, 16).ok())
+        .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listening_port_is_read_from_the_kernels_table() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000";
+        assert_eq!(listening_port(line), Some(8080));
+        let line = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000";
+        assert_eq!(listening_port(line), None);
+    }
+
+    #[test]
+    fn a_port_listens_from_bind_to_close() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        assert!(listens(addr).unwrap());
+
+        drop(listener);
+        assert!(!listens(addr).unwrap());
+    }
+}

@@ -1,0 +1,198 @@
+//! Real children: their signals, their end, and what the kernel refuses them.
+//!
+//! The child is this test binary again, told by its environment which part to play.
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use sundown_verify::process::{Ended, ProcessError, Spawn, free_port};
+use sundown_verify::{Process, Refuse};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const PART: &str = "SUNDOWN_TEST_PART";
+
+/// Plays the part the environment asks for; as an ordinary test it does nothing.
+#[test]
+fn the_child_plays_its_part() {
+    match std::env::var(PART).as_deref() {
+        Ok("listen") => listen(),
+        Ok("signals") => print_signals(),
+        Ok("options") => print_refused_options(),
+        Ok("exit") => std::process::exit(7),
+        _ => {}
+    }
+}
+
+fn part(name: &str) -> Spawn {
+    Spawn::new(std::env::current_exe().unwrap())
+        .args(["--exact", "the_child_plays_its_part", "--nocapture"])
+        .env(PART, name)
+}
+
+fn listen() {
+    let listener = TcpListener::bind(std::env::var("ADDR").unwrap()).unwrap();
+    while let Ok((mut stream, _)) = listener.accept() {
+        let _ = stream.read(&mut [0]);
+    }
+}
+
+fn print_signals() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    for line in status.lines().filter(|line| line.starts_with("Sig")) {
+        println!("{line}");
+    }
+}
+
+fn print_refused_options() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (name, option) in [("deaf", 62), ("fence", libc::SO_ATTACH_FILTER)] {
+        // An empty value: the kernel, if it is asked at all, calls it invalid.
+        // SAFETY: the length is zero, so the pointer is not read.
+        let result = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                std::ptr::null(),
+                0,
+            )
+        };
+        assert_eq!(result, -1);
+        let refused = std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
+        println!("{name} refused: {refused}");
+    }
+    listener.set_nonblocking(true).unwrap();
+}
+
+async fn output_of(spawn: Spawn) -> String {
+    let mut process = spawn.start().unwrap();
+    process.wait_exit(LIMIT).await.unwrap();
+    process.stdout()
+}
+
+async fn listening() -> Process {
+    let addr = free_port().unwrap();
+    let mut process = part("listen")
+        .env("ADDR", addr.to_string())
+        .start()
+        .unwrap();
+    process.wait_listening(addr, LIMIT).await.unwrap();
+    process
+}
+
+#[tokio::test]
+async fn a_child_is_found_listening_and_its_death_by_signal_is_told() {
+    let mut process = listening().await;
+    process.signal(libc::SIGTERM).unwrap();
+
+    let exit = process.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Signal(libc::SIGTERM));
+    assert!(exit.after < LIMIT);
+    assert!(
+        process.signal(libc::SIGTERM).is_err(),
+        "a reaped child is never signalled"
+    );
+}
+
+#[tokio::test]
+async fn an_exit_code_is_told() {
+    let mut process = part("exit").start().unwrap();
+    assert_eq!(
+        process.wait_exit(LIMIT).await.unwrap().ended,
+        Ended::Code(7)
+    );
+    assert_eq!(
+        process.wait_exit(LIMIT).await.unwrap().ended,
+        Ended::Code(7)
+    );
+}
+
+#[tokio::test]
+async fn a_child_that_ends_is_not_waited_for_to_listen() {
+    let mut process = part("exit").start().unwrap();
+    let error = process
+        .wait_listening(free_port().unwrap(), LIMIT)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ProcessError::EndedEarly {
+                ended: Ended::Code(7),
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_exit_in_time_runs_on() {
+    let mut process = listening().await;
+    let error = process
+        .wait_exit(Duration::from_millis(10))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
+    process.signal(libc::SIGKILL).unwrap();
+    assert_eq!(
+        process.wait_exit(LIMIT).await.unwrap().ended,
+        Ended::Signal(libc::SIGKILL)
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_child_is_gone() {
+    let process = listening().await;
+    let pid = process.id();
+    drop(process);
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn a_child_starts_with_no_signal_blocked_or_ignored() {
+    let output = output_of(part("signals")).await;
+    assert!(output.contains("SigBlk:\t0000000000000000"), "{output}");
+    // The Rust runtime itself ignores SIGPIPE before `main`.
+    assert!(output.contains("SigIgn:\t0000000000001000"), "{output}");
+}
+
+#[tokio::test]
+async fn a_child_starts_with_the_signals_blocked_that_were_asked_for() {
+    let output = output_of(part("signals").blocked_signals([libc::SIGTERM])).await;
+    assert!(output.contains("SigBlk:\t0000000000004000"), "{output}");
+}
+
+#[tokio::test]
+async fn the_kernel_refuses_what_it_was_told_to_refuse() {
+    for (refuse, deaf, fence) in [
+        (Refuse::Nothing, false, false),
+        (Refuse::Deaf, true, false),
+        (Refuse::DeafAndFence, true, true),
+    ] {
+        let output = output_of(part("options").refuse(refuse)).await;
+        assert!(
+            output.contains(&format!("deaf refused: {deaf}")),
+            "{refuse:?}: {output}"
+        );
+        assert!(
+            output.contains(&format!("fence refused: {fence}")),
+            "{refuse:?}: {output}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_text_in_the_output_is_waited_for() {
+    let mut process = part("signals").start().unwrap();
+    process.wait_output("SigCgt", LIMIT).await.unwrap();
+    assert!(process.wait_output("no such text", LIMIT).await.is_err());
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_exist_is_named() {
+    let error = Spawn::new("/no/such/program").start().unwrap_err();
+    assert_eq!(error.to_string(), "could not start /no/such/program");
+}

@@ -1,0 +1,413 @@
+//! Builds a service out of listeners, workers and hooks, and runs it.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::budget::Wishes;
+use crate::context::Context;
+use crate::control::{self, Owner};
+use crate::core::{Core, Link, lock};
+use crate::error::{BoxError, Error};
+use crate::hooks::{Hook, HookResult};
+use crate::lifecycle::{Event, Phase, Reason};
+use crate::release::Release;
+use crate::report::Report;
+use crate::serve::{self, Address, HttpService, Limits, Serve};
+use crate::settings::Settings;
+use crate::worker::Worker;
+use crate::{shell, stderr};
+
+/// A service: what it serves, what works beside it, and how it stops.
+///
+/// Every duration can be changed by its operator, see [`Budget`](crate::Budget) and the
+/// [environment](crate#environment).
+#[must_use = "an App does nothing until it is run"]
+pub struct App {
+    name: String,
+    wishes: Wishes,
+    report: Option<PathBuf>,
+    listeners: Vec<Listener>,
+    workers: Vec<Worker>,
+    hooks: Vec<Hook>,
+    stops: Vec<StopFuture>,
+    link: Arc<Link>,
+    inbox: mpsc::Receiver<Event>,
+}
+
+/// What is left of an [`App`] once its settings are taken.
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) workers: Vec<Worker>,
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) stops: Vec<StopFuture>,
+}
+
+type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A name, an address and a service, with limits for its clients.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use sundown::{App, Listener};
+///
+/// let router = Router::new().route("/", get(|| async { "ok" }));
+/// let app = App::new("shop").listener(
+///     Listener::http("[::]:8080", router)
+///         .name("public")
+///         .head_timeout(Duration::from_secs(5))
+///         .body_limit(Some(1 << 20)),
+/// );
+/// # let _ = app;
+/// ```
+#[must_use = "a listener does nothing until it is given to an App"]
+pub struct Listener {
+    pub(crate) name: String,
+    pub(crate) address: Address,
+    pub(crate) limits: Limits,
+    pub(crate) serve: Serve,
+}
+
+impl Listener {
+    /// Serves HTTP/1.1 and HTTP/2 (prior knowledge) on TCP. Its name is `http`.
+    pub fn http<S: HttpService + Sync>(address: impl Into<Address>, service: S) -> Self {
+        Self {
+            name: "http".to_owned(),
+            address: address.into(),
+            limits: Limits::default(),
+            serve: serve::start(service),
+        }
+    }
+
+    /// Names it: for the report, and for sockets passed by `LISTEN_FDS` with `LISTEN_FDNAMES`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How long a request head may take from its first byte to its last; then 408. Default 10 s.
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.head_timeout = timeout;
+        self
+    }
+
+    /// How long an idle connection is kept. Default 75 s.
+    pub fn keep_alive(mut self, timeout: Duration) -> Self {
+        self.limits.keep_alive = timeout;
+        self
+    }
+
+    /// The longest request body, in bytes; `None` for no limit. Default 64 MiB. Handlers that
+    /// collect bodies by axum's extractors are bound by axum's own limit (2 MB) as well.
+    pub fn body_limit(mut self, bytes: Option<u64>) -> Self {
+        self.limits.body = bytes.unwrap_or(u64::MAX);
+        self
+    }
+
+    /// How many connections are served at a time; more wait in the kernel's queue.
+    /// Default 65,536.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.limits.connections = connections.max(1);
+        self
+    }
+}
+
+impl App {
+    /// Begins a service of this name.
+    pub fn new(name: impl Into<String>) -> Self {
+        let (link, inbox) = Link::new();
+        Self {
+            name: name.into(),
+            wishes: Wishes::default(),
+            report: None,
+            listeners: Vec::new(),
+            workers: Vec::new(),
+            hooks: Vec::new(),
+            stops: Vec::new(),
+            link,
+            inbox,
+        }
+    }
+
+    /// The longest a stop may take, everything included. Default 25 s; `SUNDOWN_GRACE`.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.wishes.grace = Some(grace);
+        self
+    }
+
+    /// How long new connections are still served after the stop began. Default 0;
+    /// `SUNDOWN_LAME_DUCK`.
+    pub fn lame_duck(mut self, lame_duck: Duration) -> Self {
+        self.wishes.lame_duck = Some(lame_duck);
+        self
+    }
+
+    /// How long idle connections stay open for a request that was on its way. Default 500 ms;
+    /// `SUNDOWN_LINGER`.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.wishes.linger = Some(linger);
+        self
+    }
+
+    /// The share of grace kept for releases. Default 5 s; `SUNDOWN_RELEASE`.
+    pub fn release_share(mut self, release: Duration) -> Self {
+        self.wishes.release = Some(release);
+        self
+    }
+
+    /// The time between cancelling and cutting off. Default 500 ms; `SUNDOWN_MERCY`.
+    pub fn mercy(mut self, mercy: Duration) -> Self {
+        self.wishes.mercy = Some(mercy);
+        self
+    }
+
+    /// Writes the report as JSON to this file when the service has stopped; `-` is stdout.
+    /// `SUNDOWN_REPORT`.
+    pub fn report_to(mut self, path: impl Into<PathBuf>) -> Self {
+        self.report = Some(path.into());
+        self
+    }
+
+    /// Serves HTTP/1.1 and HTTP/2 on an address, with default limits; see [`Listener`].
+    pub fn http<S: HttpService + Sync>(self, address: impl Into<Address>, service: S) -> Self {
+        self.listener(Listener::http(address, service))
+    }
+
+    /// Adds a listener.
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Adds a background loop that is started again when it dies; see [`Worker`].
+    pub fn worker<F, Fut>(self, name: impl Into<Arc<str>>, run: F) -> Self
+    where
+        F: FnMut(Context) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.add_worker(Worker::new(name, run))
+    }
+
+    /// Adds a worker.
+    pub fn add_worker(mut self, worker: Worker) -> Self {
+        self.workers.push(worker);
+        self
+    }
+
+    /// Runs before anything is served; see [`Hook::on_start`].
+    pub fn on_start<F, Fut>(self, name: impl Into<String>, run: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output: HookResult> + Send + 'static,
+    {
+        self.hook(Hook::on_start(name, run))
+    }
+
+    /// Runs when the stop begins; see [`Hook::pre_shutdown`].
+    pub fn pre_shutdown<F, Fut>(self, name: impl Into<String>, run: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output: HookResult> + Send + 'static,
+    {
+        self.hook(Hook::pre_shutdown(name, run))
+    }
+
+    /// Runs after everything has drained; see [`Hook::post_cleanup`].
+    pub fn post_cleanup<F, Fut>(self, name: impl Into<String>, run: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output: HookResult> + Send + 'static,
+    {
+        self.hook(Hook::post_cleanup(name, run))
+    }
+
+    /// Releases a resource after everything has drained: `.release("orders-db", pool.clone())`.
+    pub fn release<R: Release>(self, name: impl Into<String>, resource: R) -> Self {
+        self.hook(Hook::post_cleanup(name, move || resource.release()))
+    }
+
+    /// Adds a hook.
+    pub fn hook(mut self, hook: Hook) -> Self {
+        self.hooks.push(hook);
+        self
+    }
+
+    /// Stops the service when this future completes.
+    pub fn stop_when(mut self, future: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.stops.push(Box::pin(future));
+        self
+    }
+
+    /// A handle to stop the service and to watch it.
+    pub fn handle(&self) -> Handle {
+        Handle { link: self.link.clone() }
+    }
+
+    /// Runs the service on a runtime of its own until it has stopped, and returns its exit code.
+    ///
+    /// Never waits for a blocking task past grace: where the runtime cannot be ended in order, the
+    /// process is.
+    pub fn run(self) -> ExitCode {
+        self.run_with(|app| std::future::ready(Ok(app)))
+    }
+
+    /// Like [`run`](Self::run), for a service whose parts need a runtime to be made: `build` gets
+    /// this App and gives back the complete one. A signal meanwhile drops it.
+    ///
+    /// The budget is that of the App before `build`.
+    ///
+    /// ```no_run
+    /// # use std::process::ExitCode;
+    /// # use axum::Router;
+    /// # use sundown::App;
+    /// # struct Pool;
+    /// # impl Pool { async fn connect(_: &str) -> std::io::Result<Pool> { Ok(Pool) } async fn close(&self) {} }
+    /// fn main() -> ExitCode {
+    ///     App::new("shop").run_with(|app| async move {
+    ///         let pool = Pool::connect("postgres://localhost/shop").await?;
+    ///         Ok(app
+    ///             .http("127.0.0.1:8080", Router::new())
+    ///             .post_cleanup("pool", move || async move { pool.close().await }))
+    ///     })
+    /// }
+    /// ```
+    pub fn run_with<F, Fut>(self, build: F) -> ExitCode
+    where
+        F: FnOnce(Self) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Self, BoxError>> + Send + 'static,
+    {
+        match self.run_to_end(build) {
+            Ok(report) => report.exit_status().into(),
+            Err(error) => {
+                stderr::lines(&format!("error: {}", error.line()));
+                error.exit_status().into()
+            }
+        }
+    }
+
+    fn run_to_end<F, Fut>(mut self, build: F) -> Result<Report, Error>
+    where
+        F: FnOnce(Self) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Self, BoxError>> + Send + 'static,
+    {
+        let (core, told) = self.begin(Owner::Us)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .thread_name("sundown-worker")
+            .build()
+            .map_err(|source| Error::Setup { what: "the runtime", source })?;
+        runtime.spawn(shell::live(core, async move {
+            let failed = |source| Error::Start { hook: "build".to_owned(), source };
+            build(self).await.map_err(failed)?.into_parts()
+        }));
+        let report = told.blocking_recv().expect("the control thread tells before it ends");
+        // Blocking tasks that are left end with the process.
+        runtime.shutdown_background();
+        Ok(report)
+    }
+
+    /// Runs the service on the caller's runtime until it has stopped.
+    ///
+    /// Signals are handled while it runs, and grace is enforced as by [`run`](Self::run): if the
+    /// stop does not end in time, the process does.
+    ///
+    /// # Errors
+    /// What can be known to be wrong before anything is started. A start that fails later is told
+    /// by the report.
+    pub async fn serve(mut self) -> Result<Report, Error> {
+        let (core, told) = self.begin(Owner::Embedder)?;
+        tokio::spawn(shell::live(core, std::future::ready(self.into_parts())));
+        Ok(told.await.expect("the control thread tells before it ends"))
+    }
+
+    /// Settles the settings and starts the control thread: signals are handled from here.
+    fn begin(
+        &mut self,
+        owner: Owner,
+    ) -> Result<(Arc<Core>, tokio::sync::oneshot::Receiver<Report>), Error> {
+        let Settings { wishes, report } = Settings::from_environment(self.wishes)?;
+        let budget = wishes.settle()?;
+        let core = Core::new(self.name.clone(), budget, self.link.clone());
+        let (_, nobody) = mpsc::channel();
+        let inbox = std::mem::replace(&mut self.inbox, nobody);
+        let told = control::start(core.clone(), inbox, owner, report.or(self.report.take()))?;
+        Ok((core, told))
+    }
+
+    fn into_parts(self) -> Result<Parts, Error> {
+        let Self { name, listeners, workers, hooks, stops, .. } = self;
+        let listener_names = listeners.iter().map(|listener| listener.name.as_str());
+        check_names("listeners", listener_names)?;
+        check_names("workers", workers.iter().map(|worker| &*worker.name))?;
+        Ok(Parts { name, listeners, workers, hooks, stops })
+    }
+}
+
+fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Err(Error::Names(format!("two {what} are named {name}; give each a name of its own")));
+        }
+    }
+    Ok(())
+}
+
+/// Stops a service, and watches it, from anywhere.
+#[derive(Clone)]
+pub struct Handle {
+    link: Arc<Link>,
+}
+
+impl Handle {
+    /// Asks for a stop, as SIGTERM does; the reason is told in the log and the report. A service
+    /// that is stopping already goes on as it does.
+    pub fn shutdown(&self, reason: impl Into<String>) {
+        self.link.send(Event::Stop(Reason::Handle(reason.into())));
+    }
+
+    /// The phase, and every change of it.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.link.phase.subscribe()
+    }
+
+    /// Waits until the service is ready, or will never be; says which phase it is in then.
+    pub async fn ready(&self) -> Phase {
+        let mut phases = self.phases();
+        let phase = phases.wait_for(|phase| *phase >= Phase::Ready).await;
+        phase.map_or(Phase::Stopped, |phase| *phase)
+    }
+
+    /// The address of the listener of this name, once it is open; with port 0 the system chose it.
+    pub fn address(&self, listener: &str) -> Option<SocketAddr> {
+        let addresses = lock(&self.link.addresses);
+        addresses.iter().find(|(name, _)| name == listener).map(|(_, address)| *address)
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({} on {})", self.name, self.address)
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handle({})", *self.link.phase.borrow())
+    }
+}

@@ -1,0 +1,301 @@
+//! The thread that decides: it receives signals and events, asks the lifecycle, and enforces grace.
+//!
+//! It needs neither the runtime nor any of its threads: when every worker spins and every hook
+//! hangs, it still ends the process in time and says what was open. Never waits for a lock that is
+//! held across anything slower than a few memory accesses.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::core::{Core, StopTimes};
+use crate::error::Error;
+use crate::exit::ExitStatus;
+use crate::lifecycle::{Event, Lifecycle, Phase, Reason, Step};
+use crate::report::{PhaseReport, REPORT_SCHEMA, Report, RequestCounts, progress_line};
+use crate::signals::{self, Signals};
+use crate::{stderr, sys};
+
+/// How often a terminal's progress line is renewed.
+const LIVE: Duration = Duration::from_millis(200);
+
+/// How often progress is told where it makes a new line each time.
+const LINES: Duration = Duration::from_secs(1);
+
+/// Whether the process ends with the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// `main` returns our exit code: signals stay caught until the very end.
+    Us,
+    /// Somebody else's program goes on: the handlers that stood before are put back.
+    Embedder,
+}
+
+/// Installs the signal handlers and starts the thread. The report arrives on the channel; where
+/// the process had to be ended, nothing does.
+pub(crate) fn start(
+    core: Arc<Core>,
+    inbox: mpsc::Receiver<Event>,
+    owner: Owner,
+    report_to: Option<PathBuf>,
+) -> Result<oneshot::Receiver<Report>, Error> {
+    let setup = |what| move |source| Error::Setup { what, source };
+    let signals = Signals::install().map_err(setup("the signal handlers"))?;
+    core.link.set_waker(signals.waker().map_err(setup("the signal pipe"))?);
+    let (tell, told) = oneshot::channel();
+    let began = Instant::now();
+    core.findings().phases.push((Phase::Starting, began));
+    let lifecycle = Lifecycle::new(core.budget);
+    let control =
+        Control { core, lifecycle, report_to, signals_seen: 0, live_line: false, next_progress: None };
+    thread::Builder::new()
+        .name("sundown-control".into())
+        .spawn(move || control.run(signals, &inbox, owner, tell))
+        .map_err(setup("the control thread"))?;
+    Ok(told)
+}
+
+struct Control {
+    core: Arc<Core>,
+    lifecycle: Lifecycle,
+    report_to: Option<PathBuf>,
+    signals_seen: u32,
+    live_line: bool,
+    next_progress: Option<Instant>,
+}
+
+impl Control {
+    fn run(
+        mut self,
+        mut signals: Signals,
+        inbox: &mpsc::Receiver<Event>,
+        owner: Owner,
+        tell: oneshot::Sender<Report>,
+    ) {
+        let report = loop {
+            let caught = signals.wait(self.timeout());
+            let mut events: Vec<Event> = caught.into_iter().map(Event::Signal).collect();
+            events.extend(inbox.try_iter());
+            events.push(Event::Tick);
+            let ended = events.into_iter().find_map(|event| self.take_in(event));
+            if let Some(report) = ended {
+                break report;
+            }
+            self.show_progress();
+        };
+        match owner {
+            Owner::Us => signals.keep(),
+            Owner::Embedder => drop(signals),
+        }
+        let _ = tell.send(report);
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let wake_at = [self.lifecycle.wake_at(), self.next_progress].into_iter().flatten().min();
+        wake_at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Asks the lifecycle and does what it says; the report, once the service has ended in order.
+    fn take_in(&mut self, event: Event) -> Option<Report> {
+        let now = Instant::now();
+        if let Event::Signal(signal) = event {
+            self.signals_seen += 1;
+            self.say_signal(signal);
+        }
+        let steps = self.lifecycle.next(now, event);
+        if let Some(schedule) = self.lifecycle.schedule() {
+            let closing_since = self.core.stop_times().map_or(now, |times| times.closing_since);
+            self.core.set_stop(StopTimes { closing_since, schedule });
+        }
+        steps.into_iter().find_map(|step| self.perform(now, step))
+    }
+
+    fn perform(&mut self, now: Instant, step: Step) -> Option<Report> {
+        match step {
+            Step::Enter(phase) => self.enter(now, phase),
+            Step::AbandonStart => self.core.abandon.cancel(),
+            Step::Cancel => {
+                self.say("time to drain is over: contexts are cancelled");
+                self.core.hard.cancel();
+            }
+            Step::Cut => self.cut(now),
+            Step::Finish => return Some(self.finish()),
+            Step::GiveUp => {
+                self.note_whats_open(now);
+                self.note("grace is over and something did not end: the process is ended regardless");
+                self.end_process(None);
+            }
+            Step::Kill(signal) => {
+                self.note_whats_open(now);
+                self.end_process(Some(ExitStatus::Killed(signal)));
+            }
+        }
+        None
+    }
+
+    fn enter(&mut self, now: Instant, phase: Phase) {
+        self.core.findings().phases.push((phase, now));
+        if phase >= Phase::LameDuck {
+            self.core.closing.store(true, Ordering::Relaxed);
+        }
+        tracing::info!(target: "sundown", service = %self.core.name, %phase, "phase");
+        if phase == Phase::LameDuck {
+            self.say_stopping();
+        }
+        self.next_progress = (phase == Phase::Draining).then(|| now + self.progress_interval());
+        self.end_live_line();
+        self.core.link.phase.send_replace(phase);
+        self.core.connections.look_again();
+    }
+
+    fn cut(&mut self, now: Instant) {
+        self.note_whats_open(now);
+        self.core.cut.cancel();
+        self.core.connections.cut_all();
+    }
+
+    fn note_whats_open(&self, now: Instant) {
+        let open = self.core.whats_open(now);
+        let mut findings = self.core.findings();
+        if findings.cut_off.is_empty() {
+            findings.cut_off = open;
+        }
+    }
+
+    fn finish(&mut self) -> Report {
+        let report = self.report(None);
+        self.publish(&report);
+        report
+    }
+
+    /// Ends the process without asking anybody: the runtime may be stuck.
+    fn end_process(&mut self, status: Option<ExitStatus>) -> ! {
+        let report = self.report(status);
+        self.publish(&report);
+        sys::exit_now(report.exit_code)
+    }
+
+    fn publish(&mut self, report: &Report) {
+        self.end_live_line();
+        if report.reason.as_ref().is_none_or(|reason| !matches!(reason, Reason::StartFailed(_))) {
+            stderr::lines(&report.to_string());
+        }
+        tracing::info!(target: "sundown", exit_code = report.exit_code, stop_ms = report.took.as_millis() as u64, "stopped");
+        if let Some(path) = &self.report_to
+            && let Err(error) = write_report(path, report)
+        {
+            self.say(&format!("could not write the report to {}: {error}", path.display()));
+        }
+    }
+
+    fn report(&self, status: Option<ExitStatus>) -> Report {
+        let core = &self.core;
+        let findings = core.findings();
+        let reason = self.lifecycle.reason().cloned();
+        let failed = !findings.failures.is_empty()
+            || findings.hooks.iter().any(|hook| hook.outcome.is_failure());
+        let status = status.or(findings.start_failure).unwrap_or_else(|| {
+            ExitStatus::of(!findings.cut_off.is_empty(), reason.as_ref(), failed)
+        });
+        let began = core.stop_times().map(|times| times.closing_since);
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Report {
+            schema: REPORT_SCHEMA,
+            name: core.name.clone(),
+            pid: std::process::id(),
+            reason,
+            exit_code: status.code(),
+            took: began.map_or(Duration::ZERO, |began| began.elapsed()),
+            phases: lasted(&findings.phases),
+            cut_off: findings.cut_off.clone(),
+            requests: RequestCounts {
+                finished: count(&core.counters.requests_finished),
+                finished_during_stop: count(&core.counters.requests_during_stop),
+                abandoned_by_client: count(&core.counters.requests_abandoned),
+                cut_off: findings.cut_off.iter().filter(|open| open.peer.is_some()).count() as u64,
+            },
+            connections: core.connections.counts(),
+            listeners: findings.listeners.clone(),
+            hooks: findings.hooks.clone(),
+            notes: [findings.failures.as_slice(), &findings.notes].concat(),
+        }
+    }
+
+    fn note(&self, note: &str) {
+        self.core.findings().notes.push(note.to_owned());
+    }
+
+    fn say_stopping(&self) {
+        let reason = self.lifecycle.reason().map(Reason::to_string).unwrap_or_default();
+        let grace = humantime::format_duration(self.core.budget.grace);
+        self.say(&format!("{reason}: stopping, within {grace}; again to hurry"));
+    }
+
+    fn say_signal(&self, signal: i32) {
+        let name = signals::name(signal);
+        match (self.signals_seen, self.lifecycle.reason()) {
+            (1, Some(_)) => self.say(&format!("{name}: already stopping; again to hurry")),
+            (1, None) => {}
+            (2, _) => {
+                self.say(&format!("{name} again: cutting off what is in flight, then releasing; a third ends the process at once"));
+            }
+            _ => self.say(&format!("{name} for the third time: ending at once")),
+        }
+    }
+
+    fn say(&self, text: &str) {
+        if self.live_line {
+            stderr::lines("");
+        }
+        stderr::lines(&format!("{}: {text}", self.core.name));
+    }
+
+    fn progress_interval(&self) -> Duration {
+        if io::stderr().is_terminal() { LIVE } else { LINES }
+    }
+
+    fn show_progress(&mut self) {
+        let now = Instant::now();
+        if self.next_progress.is_none_or(|at| now < at) {
+            return;
+        }
+        self.next_progress = Some(now + self.progress_interval());
+        let left = self.lifecycle.schedule().map_or(Duration::ZERO, |schedule| {
+            schedule.cancel.saturating_duration_since(now)
+        });
+        let line = progress_line(self.core.connections.len(), &self.core.whats_open(now), left);
+        let line = format!("{}: {line}", self.core.name);
+        if io::stderr().is_terminal() {
+            stderr::renew_line(&line);
+            self.live_line = true;
+        } else {
+            stderr::lines(&line);
+        }
+    }
+
+    fn end_live_line(&mut self) {
+        if std::mem::take(&mut self.live_line) {
+            stderr::lines("");
+        }
+    }
+}
+
+fn lasted(phases: &[(Phase, Instant)]) -> Vec<PhaseReport> {
+    phases
+        .windows(2)
+        .map(|pair| PhaseReport { phase: pair[0].0, lasted: pair[1].1 - pair[0].1 })
+        .collect()
+}
+
+fn write_report(path: &Path, report: &Report) -> io::Result<()> {
+    let json = report.to_json() + "\n";
+    if path == Path::new("-") {
+        return io::Write::write_all(&mut io::stdout(), json.as_bytes());
+    }
+    std::fs::write(path, json)
+}

@@ -1,0 +1,163 @@
+//! What every part of a running service shares.
+//!
+//! Data flows one way: `control` decides and writes here; listeners, connections, workers, tasks
+//! and hooks watch it, and tell what happened by sending an [`Event`].
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::{Budget, Schedule};
+use crate::exit::ExitStatus;
+use crate::in_flight::InFlight;
+use crate::lifecycle::{Event, Phase};
+use crate::open::Tasks;
+use crate::report::{CutOff, HookReport, ListenerReport};
+use crate::serve::Connections;
+use crate::signals::Waker;
+
+/// What exists from the first line of `main`: how to reach the control thread, and the phase.
+pub(crate) struct Link {
+    events: mpsc::Sender<Event>,
+    waker: OnceLock<Waker>,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) addresses: Mutex<Vec<(String, SocketAddr)>>,
+}
+
+impl Link {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Event>) {
+        let (events, inbox) = mpsc::channel();
+        let (phase, _) = watch::channel(Phase::Starting);
+        let link = Self { events, waker: OnceLock::new(), phase, addresses: Mutex::default() };
+        (Arc::new(link), inbox)
+    }
+
+    /// Tells the control thread. An event sent before it runs is waiting for it.
+    pub(crate) fn send(&self, event: Event) {
+        // After the end there is nobody to tell, and nothing left to do.
+        let _ = self.events.send(event);
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn set_waker(&self, waker: Waker) {
+        let _ = self.waker.set(waker);
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+}
+
+/// The shared state of one running service.
+pub(crate) struct Core {
+    pub(crate) name: String,
+    pub(crate) budget: Budget,
+    pub(crate) link: Arc<Link>,
+    /// The zero of every time stamp that is kept as a number.
+    pub(crate) epoch: Instant,
+    /// Responses say `Connection: close`.
+    pub(crate) closing: AtomicBool,
+    /// Starting is given up.
+    pub(crate) abandon: CancellationToken,
+    /// Contexts say `cancelled`.
+    pub(crate) hard: CancellationToken,
+    /// What is still open is dropped.
+    pub(crate) cut: CancellationToken,
+    /// What holds the drain open.
+    pub(crate) in_flight: InFlight,
+    pub(crate) connections: Connections,
+    pub(crate) tasks: Tasks,
+    pub(crate) counters: Counters,
+    stop: Mutex<Option<StopTimes>>,
+    pub(crate) findings: Mutex<Findings>,
+}
+
+/// When the stop began and what it may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StopTimes {
+    pub(crate) closing_since: Instant,
+    pub(crate) schedule: Schedule,
+}
+
+/// What the report will tell beside the numbers.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) phases: Vec<(Phase, Instant)>,
+    pub(crate) cut_off: Vec<CutOff>,
+    pub(crate) hooks: Vec<HookReport>,
+    pub(crate) listeners: Vec<ListenerReport>,
+    /// What failed and was not a hook: it makes the exit code tell of a failure.
+    pub(crate) failures: Vec<String>,
+    pub(crate) notes: Vec<String>,
+    /// The exit status where starting failed.
+    pub(crate) start_failure: Option<ExitStatus>,
+}
+
+/// Plain numbers, counted as things happen.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) requests_finished: AtomicU64,
+    pub(crate) requests_abandoned: AtomicU64,
+    pub(crate) requests_during_stop: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn new(name: String, budget: Budget, link: Arc<Link>) -> Arc<Self> {
+        let core = Arc::new(Self {
+            name,
+            budget,
+            link,
+            epoch: Instant::now(),
+            closing: AtomicBool::new(false),
+            abandon: CancellationToken::new(),
+            hard: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            in_flight: InFlight::new(),
+            connections: Connections::default(),
+            tasks: Tasks::default(),
+            counters: Counters::default(),
+            stop: Mutex::new(None),
+            findings: Mutex::default(),
+        });
+        let link = core.link.clone();
+        core.in_flight.on_empty(move || link.send(Event::Drained));
+        core
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.link.phase.borrow()
+    }
+
+    /// Waits until this phase, or a later one, has begun.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        let mut phases = self.link.phase.subscribe();
+        // The sender lives in `link`, which `self` keeps.
+        let _ = phases.wait_for(|now| *now >= phase).await;
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_stop(&self, times: StopTimes) {
+        *lock(&self.stop) = Some(times);
+    }
+
+    pub(crate) fn stop_times(&self) -> Option<StopTimes> {
+        *lock(&self.stop)
+    }
+
+    pub(crate) fn findings(&self) -> MutexGuard<'_, Findings> {
+        lock(&self.findings)
+    }
+}
+
+/// Locks, also after a panic elsewhere: the data behind our locks is valid after every statement.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,53 @@
+//! Serves HTTP/1.1 and HTTP/2 on TCP, and ends every listener and connection without losing what
+//! reached it.
+//!
+//! The way of a request: `bind` opens the socket, `accept` takes connections, `connection` finds
+//! the protocol and drives hyper over an `Io`, `exchange` tracks each request. The way of a stop:
+//! `accept` shuts the listener (`diag` says when nothing is on its way), `reaper` asks `judge`
+//! which connections are to end, `connection` ends them, `io` lingers on the socket.
+
+mod accept;
+mod bind;
+mod body;
+mod connection;
+mod diag;
+mod exchange;
+mod io;
+mod judge;
+mod reaper;
+mod registry;
+
+use std::time::Duration;
+
+pub use body::{Body, BodyError};
+pub use bind::Address;
+pub use exchange::HttpService;
+
+pub(crate) use accept::{Listening, Serve, start};
+pub(crate) use bind::{Bound, Passed, bind};
+pub(crate) use reaper::reap;
+pub(crate) use registry::Connections;
+
+/// What a client may use of a listener; the defaults stop neither honest clients nor a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// From a request head's first byte to its last.
+    pub(crate) head_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub(crate) keep_alive: Duration,
+    /// The longest request body, in bytes.
+    pub(crate) body: u64,
+    /// How many connections are served at a time; more wait in the kernel's queue.
+    pub(crate) connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            body: 64 << 20,
+            connections: 65_536,
+        }
+    }
+}

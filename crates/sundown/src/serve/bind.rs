@@ -1,0 +1,218 @@
+//! Opens listening sockets, or takes those that the supervisor passed on.
+//!
+//! Binds first and listens later: a taken port is found before any start hook runs, and nobody
+//! connects before there is somebody to answer.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::error::Error;
+
+/// How many connections may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// Where a listener listens.
+///
+/// From `"127.0.0.1:8080"`, `"[::]:8080"` (IPv6 and IPv4 at once), `":8080"` (the same),
+/// `"localhost:8080"`, a [`SocketAddr`], or a bound [`TcpListener`].
+#[derive(Debug)]
+pub struct Address(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Text(String),
+    Socket(SocketAddr),
+    Bound(TcpListener),
+}
+
+impl From<&str> for Address {
+    fn from(text: &str) -> Self {
+        Self(Kind::Text(text.to_owned()))
+    }
+}
+
+impl From<String> for Address {
+    fn from(text: String) -> Self {
+        Self(Kind::Text(text))
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self(Kind::Socket(address))
+    }
+}
+
+impl From<TcpListener> for Address {
+    fn from(listener: TcpListener) -> Self {
+        Self(Kind::Bound(listener))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Text(text) => f.write_str(text),
+            Kind::Socket(address) => address.fmt(f),
+            Kind::Bound(listener) => match listener.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("a bound socket"),
+            },
+        }
+    }
+}
+
+/// A socket that has its address, and whether its queue belongs to somebody else too.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    socket: Socket,
+    pub(crate) shared: bool,
+    listening: bool,
+}
+
+impl Bound {
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?;
+        address.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+    }
+
+    /// Begins to listen, if it does not yet.
+    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+        if !self.listening {
+            self.socket.listen(BACKLOG)?;
+        }
+        self.socket.set_nonblocking(true)?;
+        Ok(self.socket.into())
+    }
+}
+
+/// Opens the socket of the listener `name`, or takes the passed one.
+///
+/// # Errors
+/// [`Error::Address`] for an address nobody can understand, [`Error::Bind`] for what the system
+/// says.
+pub(crate) fn bind(
+    name: &str,
+    address: Address,
+    passed: &mut Passed,
+) -> Result<Bound, Error> {
+    let text = address.to_string();
+    let refused = |source| Error::Bind { listener: name.to_owned(), address: text.clone(), source };
+    if let Some(fd) = passed.take(name) {
+        return Ok(Bound { socket: Socket::from(fd), shared: true, listening: true });
+    }
+    let address = match address.0 {
+        Kind::Bound(listener) => {
+            return Ok(Bound { socket: listener.into(), shared: false, listening: true });
+        }
+        Kind::Socket(address) => address,
+        Kind::Text(given) => resolve(name, &given)?,
+    };
+    open(address).map_err(refused)
+}
+
+fn open(address: SocketAddr) -> io::Result<Bound> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(address.ip() != Ipv6Addr::UNSPECIFIED)?;
+    }
+    socket.bind(&address.into())?;
+    // SO_REUSEADDR lets a bind pass beside one that is bound but not listening yet; such a rival
+    // is found by `listen`.
+    Ok(Bound { socket, shared: false, listening: false })
+}
+
+fn resolve(listener: &str, given: &str) -> Result<SocketAddr, Error> {
+    let text = match given.strip_prefix(':') {
+        Some(port) => format!("[::]:{port}"),
+        None => given.to_owned(),
+    };
+    let unusable = || Error::Address { listener: listener.to_owned(), address: given.to_owned() };
+    text.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(unusable)
+}
+
+/// Sockets passed by LISTEN_FDS (sd_listen_fds(3)).
+#[derive(Debug, Default)]
+pub(crate) struct Passed(Vec<(Option<String>, OwnedFd)>);
+
+impl Passed {
+    /// Takes what the environment passes to this process.
+    pub(crate) fn from_environment() -> Self {
+        Self::receive().unwrap_or_default()
+    }
+
+    fn receive() -> Option<Self> {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let fds = sd_notify::listen_fds().ok()?;
+        let mut names = names.split(':').map(str::to_owned);
+        let taken = fds.map(|fd| {
+            let name = names.next().filter(|name| !name.is_empty());
+            (name, crate::sys::own_passed_fd(fd))
+        });
+        Some(Self(taken.collect()))
+    }
+
+    /// The socket of that name; where no name matches any listener, the next in order that has
+    /// no name of its own choosing (systemd calls those after the unit, or `unknown`).
+    fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        let is_generic = |given: &Option<String>| {
+            given.as_ref().is_none_or(|given| given == "unknown" || given.ends_with(".socket"))
+        };
+        let by_name = self.0.iter().position(|(given, _)| given.as_deref() == Some(name));
+        let index = by_name.or_else(|| self.0.iter().position(|(given, _)| is_generic(given)))?;
+        Some(self.0.remove(index).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_understood_or_named() {
+        let table = [
+            ("127.0.0.1:80", Some("127.0.0.1:80")),
+            ("[::1]:80", Some("[::1]:80")),
+            (":80", Some("[::]:80")),
+            ("localhost:0", None),
+        ];
+        for (given, expected) in table {
+            let address = resolve("http", given).unwrap();
+            if let Some(expected) = expected {
+                assert_eq!(address.to_string(), expected);
+            }
+        }
+        for given in ["", "80", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "[::1:80"] {
+            let error = resolve("public", given).unwrap_err();
+            assert_eq!(error.exit_status().code(), 2);
+            assert!(error.to_string().contains("public"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_ipv6_listener_hears_ipv4_too() {
+        let bound = open("[::]:0".parse().unwrap()).unwrap();
+        let port = bound.local_addr().unwrap().port();
+        let listener = bound.listen().unwrap();
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        drop(listener);
+    }
+
+    #[test]
+    fn passed_sockets_go_by_name_and_then_in_order() {
+        let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let named = |name: &str| (Some(name.to_owned()), fd());
+        let mut passed = Passed(vec![named("shop.socket"), named("admin"), (None, fd())]);
+        assert!(passed.take("admin").is_some());
+        assert!(passed.take("public").is_some());
+        assert!(passed.take("other").is_some());
+        assert!(passed.take("none-left").is_none());
+        let mut others = Passed(vec![named("metrics")]);
+        assert!(others.take("public").is_none());
+    }
+}

@@ -1,0 +1,211 @@
+//! The socket under hyper: notes what arrives and what was flushed, and closes without a reset.
+//!
+//! Owns the connection's end for every protocol and for upgrades: when the last owner drops it,
+//! the connection is over and the drain knows. Never closes a socket with unread data in it while
+//! the peer may still be reading (that would send RST and could destroy the answer on its way).
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::registry::{Connection, Registered};
+use crate::sys;
+
+/// After our FIN: how long a quiet peer is waited for, and how long any peer that takes nothing.
+const QUIET: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// How many bytes a first read may take; most request heads are shorter.
+const FIRST_READ: usize = 1024;
+
+/// A connection's socket.
+pub(super) struct Io {
+    stream: TcpStream,
+    /// Bytes that were read before hyper could have them.
+    rewound: Bytes,
+    ending: Option<Box<Ending>>,
+    registered: Registered,
+}
+
+/// The wait between our FIN and the peer's.
+struct Ending {
+    began: Instant,
+    unsent: usize,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Io {
+    pub(super) fn new(stream: TcpStream, registered: Registered) -> Self {
+        Self { stream, rewound: Bytes::new(), ending: None, registered }
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.registered.connection
+    }
+
+    /// Puts bytes back, to be read again.
+    pub(super) fn rewind(&mut self, bytes: Bytes) {
+        debug_assert!(self.rewound.is_empty(), "bytes are put back before they are read again");
+        self.rewound = bytes;
+    }
+
+    /// Waits for the first bytes, without taking them away from whoever reads next, until they
+    /// decide whether they begin with `preface`. `None` at the peer's FIN.
+    ///
+    /// # Cancel safety
+    /// What was read stays here.
+    pub(super) async fn begins_with(&mut self, preface: &[u8]) -> io::Result<Option<bool>> {
+        let mut seen = std::mem::take(&mut self.rewound).to_vec();
+        poll_fn(|cx| {
+            loop {
+                let common = seen.len().min(preface.len());
+                if common > 0 && (common == preface.len() || seen[..common] != preface[..common]) {
+                    let matches = seen[..common] == preface[..common];
+                    return Poll::Ready(Ok(Some(matches)));
+                }
+                let length = seen.len();
+                seen.resize(length + FIRST_READ, 0);
+                let mut buffer = ReadBuf::new(&mut seen[length..]);
+                let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
+                let count = buffer.filled().len();
+                seen.truncate(length + count);
+                if count > 0 {
+                    self.registered.connection.bytes_arrived();
+                }
+                match ready!(polled) {
+                    Ok(()) if count == 0 => return Poll::Ready(Ok(None)),
+                    Ok(()) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        })
+        .await
+        .inspect(|_| self.rewound = seen.into())
+    }
+
+    /// True when the kernel holds nothing that we have not read.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.rewound.is_empty() && sys::unread_bytes(self.stream.as_fd()).unwrap_or(0) == 0
+    }
+
+    /// Writes what fits into the kernel's buffer at once; for a last word to a client that did not
+    /// finish its own.
+    pub(super) fn say(&self, bytes: &[u8]) {
+        let _ = self.stream.try_write(bytes);
+    }
+
+    /// Sends FIN and waits until the peer has taken everything, or takes nothing more.
+    pub(super) async fn close(mut self) {
+        let _ = poll_fn(|cx| self.poll_close(cx)).await;
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ending.is_none() {
+            self.registered.connection.closes();
+            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(Ok(()));
+            }
+            let pause = Box::pin(sleep(QUIET));
+            self.ending = Some(Box::new(Ending { began: Instant::now(), unsent: usize::MAX, pause }));
+        }
+        loop {
+            if let Poll::Ready(gone) = self.poll_discard(cx)
+                && gone
+            {
+                return Poll::Ready(Ok(()));
+            }
+            let ending = self.ending.as_mut().expect("set above, and never taken");
+            ready!(ending.pause.as_mut().poll(cx));
+            let unsent = sys::unsent_bytes(self.stream.as_fd()).unwrap_or(0);
+            let takes_more = unsent > 0 && unsent < ending.unsent;
+            let in_time = ending.began.elapsed() < LONGEST;
+            if !takes_more && (unsent == 0 || !in_time) {
+                return Poll::Ready(Ok(()));
+            }
+            ending.unsent = unsent;
+            ending.pause.as_mut().reset(tokio::time::Instant::now() + QUIET);
+        }
+    }
+
+    /// Reads and forgets; true when the peer is gone, or sends for longer than we listen.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut waste = [0_u8; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut waste);
+            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let began = self.ending.as_ref().map(|ending| ending.began);
+            let too_long = began.is_some_and(|began| began.elapsed() >= LONGEST);
+            if result.is_err() || buffer.filled().is_empty() || too_long {
+                return Poll::Ready(true);
+            }
+        }
+    }
+}
+
+impl Read for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.rewound.is_empty() {
+            let count = self.rewound.len().min(cursor.remaining());
+            cursor.put_slice(&self.rewound[..count]);
+            self.rewound.advance(count);
+            self.registered.connection.bytes_arrived();
+            return Poll::Ready(Ok(()));
+        }
+        // SAFETY: only bytes that `poll_read` has filled are declared as initialised.
+        let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        let count = buffer.filled().len();
+        if count > 0 {
+            self.registered.connection.bytes_arrived();
+        }
+        // SAFETY: `count` bytes were filled just now.
+        unsafe { cursor.advance(count) };
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// hyper calls this only once its own buffer is empty.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.registered.connection.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_close(cx)
+    }
+}

@@ -1,0 +1,182 @@
+//! Decides which connections are to end, and when to look again.
+//!
+//! Pure: a connection's view and the time go in, an order comes out.
+
+use std::time::{Duration, Instant};
+
+use super::Limits;
+
+/// What a connection speaks, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// Nothing has arrived yet.
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Nothing, since then.
+    Idle(Instant),
+    /// A request head began to arrive then.
+    Head(Instant),
+    /// A request is handled or answered, or the connection is closing already.
+    Busy,
+}
+
+/// What the judgement is based on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub(super) protocol: Protocol,
+    pub(super) activity: Activity,
+    /// Whether it ever carried a request.
+    pub(super) served: bool,
+    /// When it was told to go away (HTTP/2).
+    pub(super) told: Option<Instant>,
+}
+
+/// What the service is doing.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stage {
+    pub(super) closing_since: Option<Instant>,
+    pub(super) draining: bool,
+    pub(super) linger: Duration,
+}
+
+/// What a connection is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Close, if nothing has arrived meanwhile.
+    Close,
+    /// Answer 408 and close.
+    HeadTimeout,
+    /// Send GOAWAY in two steps and finish what is open.
+    GoAway,
+    /// Drop everything now. Never judged: the control thread orders it.
+    Cut,
+}
+
+/// An order for now, or the instant at which there could be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Now(Order),
+    At(Instant),
+    Never,
+}
+
+pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judgement {
+    let due = match (view.protocol, view.activity) {
+        (Protocol::Http2, _) => return judge_http2(now, view, stage, limits),
+        (_, Activity::Busy) => return Judgement::Never,
+        (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
+        (_, Activity::Idle(since)) => (idle_until(since, stage, limits), Order::Close),
+    };
+    at_or_now(now, due.0, due.1)
+}
+
+/// The linger counts from the beginning of the stop, or from when the connection became idle
+/// later without having said close.
+fn idle_until(since: Instant, stage: Stage, limits: &Limits) -> Instant {
+    let kept = since + limits.keep_alive;
+    match stage.closing_since {
+        Some(closing) if stage.draining => kept.min(since.max(closing) + stage.linger),
+        _ => kept,
+    }
+}
+
+fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judgement {
+    let idle_since = match view.activity {
+        Activity::Idle(since) | Activity::Head(since) => Some(since),
+        Activity::Busy => None,
+    };
+    if let Some(told) = view.told {
+        // GOAWAY is out; a client that neither answers the PING nor has a stream is not waited for.
+        return match idle_since {
+            Some(since) => at_or_now(now, since.max(told) + stage.linger, Order::Close),
+            None => Judgement::Never,
+        };
+    }
+    // Never at the handshake of a lame duck: clients would reconnect in a storm.
+    if stage.closing_since.is_some() && (stage.draining || view.served) {
+        return Judgement::Now(Order::GoAway);
+    }
+    match idle_since {
+        Some(since) => at_or_now(now, since + limits.keep_alive, Order::GoAway),
+        None => Judgement::Never,
+    }
+}
+
+fn at_or_now(now: Instant, at: Instant, order: Order) -> Judgement {
+    if now >= at { Judgement::Now(order) } else { Judgement::At(at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        head_timeout: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+        body: 0,
+        connections: 0,
+    };
+
+    #[test]
+    fn each_kind_of_connection_ends_when_it_should() {
+        let zero = Instant::now();
+        let at = |seconds: u64| zero + Duration::from_secs(seconds);
+        let serving = Stage { closing_since: None, draining: false, linger: Duration::from_secs(1) };
+        let lame = Stage { closing_since: Some(at(100)), ..serving };
+        let draining = Stage { draining: true, ..lame };
+        let view = |protocol, activity| View { protocol, activity, served: true, told: None };
+        use Activity::*;
+        use Judgement::*;
+        use Protocol::*;
+        let table = [
+            ("kept while serving", 100, view(Http1, Idle(at(50))), serving, At(at(125))),
+            ("keep-alive is over", 125, view(Http1, Idle(at(50))), serving, Now(Order::Close)),
+            ("a silent one as well", 125, view(Unknown, Idle(at(50))), serving, Now(Order::Close)),
+            ("busy is left alone", 999, view(Http1, Busy), draining, Never),
+            ("half a head has its own time", 100, view(Http1, Head(at(95))), draining, At(at(105))),
+            ("half a head is over", 105, view(Http1, Head(at(95))), draining, Now(Order::HeadTimeout)),
+            ("no linger ends while lame", 110, view(Http1, Idle(at(90))), lame, At(at(165))),
+            ("linger from closing", 100, view(Http1, Idle(at(50))), draining, At(at(101))),
+            ("linger from idle", 103, view(Http1, Idle(at(103))), draining, At(at(104))),
+            ("linger is over", 104, view(Http1, Idle(at(103))), draining, Now(Order::Close)),
+            ("goaway while lame", 100, view(Http2, Busy), lame, Now(Order::GoAway)),
+            (
+                "no goaway at the handshake of a lame duck",
+                100,
+                View { served: false, ..view(Http2, Idle(at(100))) },
+                lame,
+                At(at(175)),
+            ),
+            (
+                "goaway to all when draining",
+                100,
+                View { served: false, ..view(Http2, Idle(at(100))) },
+                draining,
+                Now(Order::GoAway),
+            ),
+            (
+                "streams after goaway are waited for",
+                300,
+                View { told: Some(at(100)), ..view(Http2, Busy) },
+                draining,
+                Never,
+            ),
+            (
+                "no answer to goaway",
+                101,
+                View { told: Some(at(100)), ..view(Http2, Idle(at(90))) },
+                draining,
+                Now(Order::Close),
+            ),
+        ];
+        for (what, now, view, stage, expected) in table {
+            assert_eq!(judge(at(now), view, stage, &LIMITS), expected, "{what}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+module sundown/peers/go-net-http
+
+go 1.25.0

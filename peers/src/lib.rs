@@ -1,0 +1,88 @@
+//! The contract that every peer answers, as one axum router for the Rust peers that use axum.
+//!
+//! Never stops anything: how a peer stops is what tells the peers apart, so each binary does it.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Query};
+use axum::http::header::CONTENT_LENGTH;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use futures_util::stream;
+use serde::Deserialize;
+
+/// One piece of a `/big` answer; a MiB is sixteen of them.
+pub static CHUNK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+/// How many [`CHUNK`]s make a MiB.
+pub const CHUNKS_PER_MIB: u64 = (1 << 20) / CHUNK.len() as u64;
+
+/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=` and `/upload` as `peers/README.md` says.
+pub fn router() -> Router {
+    Router::new()
+        .route("/", get(ok))
+        .route("/fast", get(ok))
+        .route("/slow", get(slow))
+        .route("/big", get(big))
+        .route("/upload", post(upload))
+        .layer(DefaultBodyLimit::disable())
+}
+
+/// Reads the port, which is the only argument of every peer.
+///
+/// # Panics
+/// If there is none or it is not a port: a peer has nothing to do without one.
+pub fn port() -> u16 {
+    let argument = std::env::args().nth(1);
+    argument
+        .and_then(|port| port.parse().ok())
+        .expect("the only argument is the port to listen on")
+}
+
+/// The query of `/slow`: how long to wait.
+#[derive(Deserialize)]
+pub struct Slow {
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+impl Slow {
+    /// How long the answer is held back.
+    pub fn wait(&self) -> Duration {
+        Duration::from_millis(self.ms)
+    }
+}
+
+/// The query of `/big`: how much to send.
+#[derive(Deserialize)]
+pub struct Big {
+    /// MiB.
+    pub mib: u64,
+}
+
+async fn ok() -> &'static str {
+    "ok"
+}
+
+async fn slow(Query(slow): Query<Slow>) -> &'static str {
+    tokio::time::sleep(slow.wait()).await;
+    "ok"
+}
+
+async fn big(Query(big): Query<Big>) -> Response {
+    let chunks =
+        (0..big.mib * CHUNKS_PER_MIB).map(|_| Ok::<_, std::io::Error>(Bytes::from_static(&CHUNK)));
+    // The length is declared, so that a client sees a cut answer for what it is.
+    (
+        [(CONTENT_LENGTH, (big.mib << 20).to_string())],
+        Body::from_stream(stream::iter(chunks)),
+    )
+        .into_response()
+}
+
+async fn upload(body: Bytes) -> String {
+    format!("got {}", body.len())
+}

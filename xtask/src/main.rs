@@ -1,0 +1,59 @@
+//! The project's own chores: `cargo xtask --help` lists them.
+//!
+//! Exit codes: 0 the promise holds, 1 it is broken, 2 it could not be found out.
+
+mod ci;
+mod peer;
+mod peers;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Chores of the Sundown workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    Ci(ci::Arguments),
+    Peer(peer::Arguments),
+    Peers(peers::contract::Arguments),
+    Tidy(tidy::Arguments),
+}
+
+/// What a chore found out. That it could find nothing out is an error instead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    Holds,
+    Broken,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().chore) {
+        Ok(Verdict::Holds) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(chore: Chore) -> anyhow::Result<Verdict> {
+    let workspace = Workspace::find()?;
+    match chore {
+        Chore::Ci(arguments) => ci::run(&workspace, &arguments),
+        Chore::Peer(arguments) => peer::run(&workspace, &arguments),
+        Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
+        Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),
+    }
+}

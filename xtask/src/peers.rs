@@ -1,0 +1,188 @@
+//! How each peer is built and started: the one table of it, for every chore that needs peers.
+//!
+//! Never installs a toolchain: a peer whose toolchain is missing is unavailable, with the reason.
+
+pub(crate) mod contract;
+mod http;
+mod process;
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::workspace::Workspace;
+
+/// A server of `peers/` and how to get it running.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: &'static str,
+    pub(crate) framework: &'static str,
+    language: Language,
+    pub(crate) stop: Stop,
+}
+
+/// What builds and starts a peer.
+#[derive(Clone, Copy, Debug)]
+enum Language {
+    /// A binary `peer-NAME` of the crate `peers`.
+    Rust,
+    /// A Go module in `peers/NAME`.
+    Go,
+    /// A script `peers/NAME/server.mjs`.
+    Node,
+}
+
+/// What a peer does at SIGTERM.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stop {
+    /// It finishes what is in flight and exits 0.
+    Graceful,
+    /// It has no handler, so that the kernel ends it.
+    ByKernel,
+}
+
+/// Every peer.
+#[rustfmt::skip] // A table reads best with a row a line.
+pub(crate) const PEERS: &[Peer] = &[
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go, stop: Stop::Graceful },
+    Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful },
+];
+
+/// Builds the peer called `name` if that is needed, and returns the command that serves on `port`.
+///
+/// # Errors
+/// When there is no such peer, its toolchain is missing, or it does not build.
+pub(crate) fn command(workspace: &Workspace, name: &str, port: u16) -> anyhow::Result<Command> {
+    let peer = find(name)?;
+    if let Some(missing) = peer.missing_toolchain() {
+        bail!("{missing}");
+    }
+    peer.build(workspace)?;
+    Ok(peer.command(workspace, port))
+}
+
+/// Finds a peer by its name.
+///
+/// # Errors
+/// When there is none: the error lists those there are.
+pub(crate) fn find(name: &str) -> anyhow::Result<&'static Peer> {
+    PEERS
+        .iter()
+        .find(|peer| peer.name == name)
+        .with_context(|| {
+            let names: Vec<&str> = PEERS.iter().map(|peer| peer.name).collect();
+            format!(
+                "there is no peer {name:?}: take one of {}",
+                names.join(", ")
+            )
+        })
+}
+
+impl Peer {
+    /// Says what to install when this machine cannot build or run the peer.
+    pub(crate) fn missing_toolchain(&self) -> Option<String> {
+        let (program, argument, install) = match self.language {
+            Language::Rust => return None,
+            Language::Go => ("go", "version", "install Go 1.25 or newer"),
+            Language::Node => ("node", "--version", "install Node.js 20 or newer"),
+        };
+        let answer = Command::new(program).arg(argument).output();
+        let answers = answer.is_ok_and(|output| output.status.success());
+        (!answers).then(|| format!("peer {} needs `{program}`: {install}", self.name))
+    }
+
+    /// Builds the peer as its users would: optimised, into the target folder.
+    ///
+    /// # Errors
+    /// When the build fails; its own messages are on stderr.
+    pub(crate) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let Some(mut build) = self.build_command(workspace) else {
+            return Ok(());
+        };
+        fs::create_dir_all(workspace.target.join("peers"))?;
+        let status = build
+            .status()
+            .with_context(|| format!("could not build peer {}", self.name))?;
+        if !status.success() {
+            bail!("could not build peer {}: {status}", self.name);
+        }
+        Ok(())
+    }
+
+    /// Returns the command that serves on `port`. The peer must have been built.
+    pub(crate) fn command(&self, workspace: &Workspace, port: u16) -> Command {
+        let Workspace { root, target } = workspace;
+        let name = self.name;
+        let mut command = match self.language {
+            Language::Rust => Command::new(target.join(format!("release/peer-{name}"))),
+            Language::Go => Command::new(target.join(format!("peers/{name}"))),
+            Language::Node => Command::new("node"),
+        };
+        if let Language::Node = self.language {
+            command.arg(root.join(format!("peers/{name}/server.mjs")));
+        }
+        command.arg(port.to_string());
+        command
+    }
+
+    fn build_command(&self, workspace: &Workspace) -> Option<Command> {
+        match self.language {
+            Language::Rust => {
+                let mut cargo = workspace.cargo();
+                cargo.args([
+                    "build",
+                    "--quiet",
+                    "--release",
+                    "--package",
+                    "peers",
+                    "--bin",
+                ]);
+                cargo.arg(format!("peer-{}", self.name));
+                Some(cargo)
+            }
+            Language::Go => {
+                let mut go = Command::new("go");
+                go.args(["build", "-trimpath", "-o"])
+                    .arg(workspace.target.join("peers").join(self.name))
+                    .arg(".");
+                // An older Go says so, rather than download another one.
+                go.env("GOTOOLCHAIN", "local")
+                    .current_dir(workspace.root.join("peers").join(self.name));
+                Some(go)
+            }
+            Language::Node => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_names_there_are() {
+        let error = find("apache").expect_err("there is no such peer");
+        assert_eq!(
+            error.to_string(),
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, node"#
+        );
+    }
+
+    #[test]
+    fn every_peer_is_in_the_readme() {
+        let readme = include_str!("../../peers/README.md");
+        for peer in PEERS {
+            assert!(
+                readme.contains(&format!("| `{}` |", peer.name)),
+                "{} is missing",
+                peer.name
+            );
+        }
+    }
+}
