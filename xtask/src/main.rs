@@ -5,6 +5,8 @@
 mod ci;
 mod peer;
 mod peers;
+mod progress;
+mod stops;
 mod tidy;
 mod workspace;
 
@@ -27,6 +29,7 @@ enum Chore {
     Ci(ci::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
+    Stops(stops::Arguments),
     Tidy(tidy::Arguments),
 }
 
@@ -54,6 +57,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
+        Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),
     }
 }

@@ -5,7 +5,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -57,7 +56,6 @@ struct Node {
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
-    pub(crate) peer: SocketAddr,
     pub(crate) since: Instant,
 }
 
@@ -320,7 +318,6 @@ mod tests {
         let info = RequestInfo {
             method: Method::GET,
             uri: Uri::from_static("/"),
-            peer: ([127, 0, 0, 1], 1).into(),
             since: Instant::now(),
         };
         Context::of_request(context.core().clone(), info, headers)

@@ -268,6 +268,10 @@ pub(crate) fn panic_text(join: tokio::task::JoinError) -> String {
 mod tests {
     use super::*;
 
+    fn panic_now() {
+        panic!("boom")
+    }
+
     fn order(hooks: &[(&str, &[&str])]) -> Result<Vec<usize>, String> {
         let after: Vec<Vec<String>> =
             hooks.iter().map(|(_, after)| after.iter().map(|name| (*name).to_owned()).collect()).collect();
@@ -294,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_hook_that_panics_fails_or_hangs_does_not_keep_the_next_from_running() {
         let hooks = vec![
-            Hook::post_cleanup("panics", || async { panic!("boom") }),
+            Hook::post_cleanup("panics", || async { panic_now() }),
             Hook::post_cleanup("fails", || async { Err::<(), _>("no disk") }),
             Hook::post_cleanup("hangs", std::future::pending::<()>).timeout(Duration::from_millis(5)),
             Hook::post_cleanup("works", || async {}),

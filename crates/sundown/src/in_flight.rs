@@ -48,11 +48,6 @@ impl InFlight {
         }
     }
 
-    /// How many guards are alive.
-    pub(crate) fn count(&self) -> usize {
-        self.0.state.load(Ordering::Acquire) / ONE
-    }
-
     fn empty(&self) {
         if let Some(callback) = self.0.on_empty.get() {
             callback();

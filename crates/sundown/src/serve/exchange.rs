@@ -22,7 +22,8 @@ use crate::context::{Context, RequestInfo};
 use crate::core::Core;
 use crate::error::BoxError;
 
-/// What a listener serves.
+/// What a listener serves: every tower service of HTTP requests that can be cloned, such as an
+/// `axum::Router`. Implemented for all of them; nobody needs to implement it.
 pub trait HttpService:
     tower::Service<
         Request<Body>,
@@ -33,9 +34,13 @@ pub trait HttpService:
     + Send
     + 'static
 {
+    /// The body it answers with.
     type ResponseBody: HttpBody<Data = Bytes, Error = Self::BodyError> + Send + 'static;
+    /// That body's error.
     type BodyError: Into<BoxError>;
+    /// Its error; the client gets 500.
     type ServiceError: Into<BoxError>;
+    /// Its future.
     type ServiceFuture: Future<Output = Result<Response<Self::ResponseBody>, Self::ServiceError>>
         + Send
         + 'static;
@@ -84,7 +89,6 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
         let info = RequestInfo {
             method: request.method().clone(),
             uri: request.uri().clone(),
-            peer: self.connection.peer,
             since,
         };
         let context = Context::of_request(self.core.clone(), info, request.headers());
