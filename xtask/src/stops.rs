@@ -26,7 +26,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 50, env = "XTASK_HELD")]
     held: u32,
     /// Servers to compare with: names of peers/README.md
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "axum,gin")]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "axum,gin"
+    )]
     against: Vec<String>,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -58,15 +63,27 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     for contender in &contenders {
         contender.peer.build(workspace)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let rows = runtime.block_on(measure(workspace, arguments, &contenders))?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&serde_json::json!({"schema": 1, "rows": rows}))?);
+        println!(
+            "{}",
+            serde_json::to_string(&serde_json::json!({"schema": 1, "rows": rows}))?
+        );
     } else {
         print_table(&rows);
     }
-    let broken = contenders.iter().zip(&rows).any(|(contender, row)| breaks_promise(contender, row));
-    Ok(if broken { Verdict::Broken } else { Verdict::Holds })
+    let broken = contenders
+        .iter()
+        .zip(&rows)
+        .any(|(contender, row)| breaks_promise(contender, row));
+    Ok(if broken {
+        Verdict::Broken
+    } else {
+        Verdict::Holds
+    })
 }
 
 /// With both ways refused, resets in the backlog are stated and not promised away.
@@ -91,7 +108,12 @@ fn contenders(arguments: &Arguments) -> anyhow::Result<Vec<Contender>> {
         ("sundown, both refused", Refuse::DeafAndFence),
     ]
     .into_iter()
-    .map(|(label, refuse)| Contender { label: label.to_owned(), peer: ours, refuse, loss_is_breach: true })
+    .map(|(label, refuse)| Contender {
+        label: label.to_owned(),
+        peer: ours,
+        refuse,
+        loss_is_breach: true,
+    })
     .collect();
     for name in &arguments.against {
         let peer = peers::find(name)?;
@@ -124,7 +146,11 @@ async fn measure(
         })
         .collect();
     for round in 0..arguments.stops.max(arguments.held) {
-        progress::line(&format!("round {} of {}", round + 1, arguments.stops.max(arguments.held)));
+        progress::line(&format!(
+            "round {} of {}",
+            round + 1,
+            arguments.stops.max(arguments.held)
+        ));
         for (contender, row) in contenders.iter().zip(&mut rows) {
             if round < arguments.stops {
                 stop_under_load(workspace, contender, row, u64::from(round)).await?;
@@ -147,11 +173,17 @@ async fn stop_under_load(
     let target = free_port()?;
     let mut server = start(workspace, contender, target.port())?;
     server.wait_listening(target, PATIENCE).await?;
-    let load = Load::start(Plan { seed, ..mixed(Plan::against(target)) });
+    let load = Load::start(Plan {
+        seed,
+        ..mixed(Plan::against(target))
+    });
     let instant = rand::rng().random_range(100..400);
     tokio::time::sleep(Duration::from_millis(instant)).await;
     server.signal(libc::SIGTERM)?;
-    let exit = server.wait_exit(PATIENCE).await.context(contender.label.clone())?;
+    let exit = server
+        .wait_exit(PATIENCE)
+        .await
+        .context(contender.label.clone())?;
     row.load.merge(load.finish().await);
     row.exit_ms.push(exit.after.as_millis() as u64);
     row.exits_nonzero += u32::from(exit.ended != Ended::Code(0));
@@ -171,7 +203,11 @@ fn mixed(plan: Plan) -> Plan {
         .with(Kind::Http2, 4)
 }
 
-async fn stop_held(workspace: &Workspace, contender: &Contender, row: &mut Row) -> anyhow::Result<()> {
+async fn stop_held(
+    workspace: &Workspace,
+    contender: &Contender,
+    row: &mut Row,
+) -> anyhow::Result<()> {
     let target = free_port()?;
     let mut server = start(workspace, contender, target.port())?;
     server.wait_listening(target, PATIENCE).await?;
@@ -183,7 +219,10 @@ async fn stop_held(workspace: &Workspace, contender: &Contender, row: &mut Row) 
         stop: libc::SIGTERM,
     };
     row.held.merge(held.run().await?);
-    let exit = server.wait_exit(PATIENCE).await.context(contender.label.clone())?;
+    let exit = server
+        .wait_exit(PATIENCE)
+        .await
+        .context(contender.label.clone())?;
     row.exits_nonzero += u32::from(exit.ended != Ended::Code(0));
     Ok(())
 }
@@ -194,14 +233,25 @@ fn start(
     port: u16,
 ) -> anyhow::Result<sundown_verify::Process> {
     let command = contender.peer.command(workspace, port);
-    let spawn = Spawn::new(command.get_program()).args(command.get_args()).refuse(contender.refuse);
+    let spawn = Spawn::new(command.get_program())
+        .args(command.get_args())
+        .refuse(contender.refuse);
     Ok(spawn.start()?)
 }
 
 fn print_table(rows: &[Row]) {
     println!(
         "{:34} {:>8} {:>9} {:>9} {:>6} {:>9} | {:>6} {:>6} | {:>8} {:>8}",
-        "server", "sent", "answered", "declined", "lost", "crossed", "held", "lost", "exit p50", "not 0"
+        "server",
+        "sent",
+        "answered",
+        "declined",
+        "lost",
+        "crossed",
+        "held",
+        "lost",
+        "exit p50",
+        "not 0"
     );
     for row in rows {
         let (load, held) = (&row.load.total, &row.held.total);
@@ -231,7 +281,10 @@ fn print_losses(row: &Row) {
             println!("    {what}: {lost:?} of {sent}");
         } else if tally.total.sent > 0 {
             let bound = 300.0 / tally.total.sent as f64;
-            println!("    {what}: 0 of {}: the rate is below {bound:.4} % (95 %)", tally.total.sent);
+            println!(
+                "    {what}: 0 of {}: the rate is below {bound:.4} % (95 %)",
+                tally.total.sent
+            );
         }
     }
     for example in row.load.examples.iter().chain(&row.held.examples).take(5) {

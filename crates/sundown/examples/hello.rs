@@ -10,5 +10,8 @@ use sundown::App;
 
 fn main() -> ExitCode {
     let router = Router::new().route("/", get(|| async { "ok" }));
-    App::new("hello").grace(Duration::from_secs(25)).http("127.0.0.1:8080", router).run()
+    App::new("hello")
+        .grace(Duration::from_secs(25))
+        .http("127.0.0.1:8080", router)
+        .run()
 }

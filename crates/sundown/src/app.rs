@@ -249,7 +249,9 @@ impl App {
 
     /// A handle to stop the service and to watch it.
     pub fn handle(&self) -> Handle {
-        Handle { link: self.link.clone() }
+        Handle {
+            link: self.link.clone(),
+        }
     }
 
     /// Runs the service on a runtime of its own until it has stopped, and returns its exit code.
@@ -304,12 +306,20 @@ impl App {
             .enable_all()
             .thread_name("sundown-worker")
             .build()
-            .map_err(|source| Error::Setup { what: "the runtime", source })?;
+            .map_err(|source| Error::Setup {
+                what: "the runtime",
+                source,
+            })?;
         runtime.spawn(shell::live(core, async move {
-            let failed = |source| Error::Start { hook: "build".to_owned(), source };
+            let failed = |source| Error::Start {
+                hook: "build".to_owned(),
+                source,
+            };
             build(self).await.map_err(failed)?.into_parts()
         }));
-        let report = told.blocking_recv().expect("the control thread tells before it ends");
+        let report = told
+            .blocking_recv()
+            .expect("the control thread tells before it ends");
         // Blocking tasks that are left end with the process.
         runtime.shutdown_background();
         Ok(report)
@@ -344,11 +354,24 @@ impl App {
     }
 
     fn into_parts(self) -> Result<Parts, Error> {
-        let Self { name, listeners, workers, hooks, stops, .. } = self;
+        let Self {
+            name,
+            listeners,
+            workers,
+            hooks,
+            stops,
+            ..
+        } = self;
         let listener_names = listeners.iter().map(|listener| listener.name.as_str());
         check_names("listeners", listener_names)?;
         check_names("workers", workers.iter().map(|worker| &*worker.name))?;
-        Ok(Parts { name, listeners, workers, hooks, stops })
+        Ok(Parts {
+            name,
+            listeners,
+            workers,
+            hooks,
+            stops,
+        })
     }
 }
 
@@ -356,7 +379,9 @@ fn check_names<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<(
     let mut seen = HashSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(Error::Names(format!("two {what} are named {name}; give each a name of its own")));
+            return Err(Error::Names(format!(
+                "two {what} are named {name}; give each a name of its own"
+            )));
         }
     }
     Ok(())
@@ -390,13 +415,18 @@ impl Handle {
     /// The address of the listener of this name, once it is open; with port 0 the system chose it.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         let addresses = lock(&self.link.addresses);
-        addresses.iter().find(|(name, _)| name == listener).map(|(_, address)| *address)
+        addresses
+            .iter()
+            .find(|(name, _)| name == listener)
+            .map(|(_, address)| *address)
     }
 }
 
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("App").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("App")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

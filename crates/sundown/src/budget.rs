@@ -91,7 +91,9 @@ impl Wishes {
             grace,
             lame_duck: self.lame_duck.unwrap_or(Duration::ZERO),
             linger: self.linger.unwrap_or(tenth),
-            release: self.release.unwrap_or((grace / 5).min(Duration::from_secs(5))),
+            release: self
+                .release
+                .unwrap_or((grace / 5).min(Duration::from_secs(5))),
             mercy: self.mercy.unwrap_or(tenth),
         };
         budget.check()?;
@@ -107,7 +109,9 @@ impl Budget {
             ("linger", self.linger),
             ("mercy", self.mercy),
         ];
-        let sum = parts.iter().fold(Duration::ZERO, |sum, (_, value)| sum.saturating_add(*value));
+        let sum = parts
+            .iter()
+            .fold(Duration::ZERO, |sum, (_, value)| sum.saturating_add(*value));
         if sum <= self.grace {
             return Ok(());
         }
@@ -116,14 +120,24 @@ impl Budget {
             .max_by_key(|(_, value)| *value)
             .expect("the list of parts is not empty");
         let taken = sum.saturating_sub(value);
-        Err(BudgetError::TooLong { part, value, grace: self.grace, taken })
+        Err(BudgetError::TooLong {
+            part,
+            value,
+            grace: self.grace,
+            taken,
+        })
     }
 
     /// Fixes the instants of a stop that began at `began`.
     pub(crate) fn schedule(&self, began: Instant) -> Schedule {
         let end = began + self.grace;
         let cut = end - self.release;
-        Schedule { lame_duck_over: began + self.lame_duck, cancel: cut - self.mercy, cut, end }
+        Schedule {
+            lame_duck_over: began + self.lame_duck,
+            cancel: cut - self.mercy,
+            cut,
+            end,
+        }
     }
 }
 
@@ -160,7 +174,11 @@ mod tests {
     fn defaults_fit_into_any_grace() {
         for millis in [1, 10, 100, 1_000, 8_000, 25_000, 3_600_000] {
             let grace = Duration::from_millis(millis);
-            let budget = Wishes { grace: Some(grace), ..Wishes::default() }.settle();
+            let budget = Wishes {
+                grace: Some(grace),
+                ..Wishes::default()
+            }
+            .settle();
             assert!(budget.is_ok(), "{grace:?}: {budget:?}");
         }
     }
@@ -168,16 +186,50 @@ mod tests {
     #[test]
     fn a_part_that_is_too_long_is_named_with_grace() {
         let table = [
-            (Wishes { grace: Some(S(5)), lame_duck: Some(S(6)), ..Wishes::default() }, "lame_duck (6s)", "grace (5s)"),
-            (Wishes { release: Some(S(30)), ..Wishes::default() }, "release (30s)", "grace (25s)"),
-            (Wishes { grace: Some(S(2)), linger: Some(S(9)), ..Wishes::default() }, "linger (9s)", "grace (2s)"),
-            (Wishes { grace: Some(S(2)), mercy: Some(Duration::MAX), ..Wishes::default() }, "mercy", "grace (2s)"),
+            (
+                Wishes {
+                    grace: Some(S(5)),
+                    lame_duck: Some(S(6)),
+                    ..Wishes::default()
+                },
+                "lame_duck (6s)",
+                "grace (5s)",
+            ),
+            (
+                Wishes {
+                    release: Some(S(30)),
+                    ..Wishes::default()
+                },
+                "release (30s)",
+                "grace (25s)",
+            ),
+            (
+                Wishes {
+                    grace: Some(S(2)),
+                    linger: Some(S(9)),
+                    ..Wishes::default()
+                },
+                "linger (9s)",
+                "grace (2s)",
+            ),
+            (
+                Wishes {
+                    grace: Some(S(2)),
+                    mercy: Some(Duration::MAX),
+                    ..Wishes::default()
+                },
+                "mercy",
+                "grace (2s)",
+            ),
         ];
         for (wishes, part, grace) in table {
             let error = wishes.settle().unwrap_err().to_string();
             assert!(error.contains(part) && error.contains(grace), "{error}");
         }
-        let none = Wishes { grace: Some(Duration::ZERO), ..Wishes::default() };
+        let none = Wishes {
+            grace: Some(Duration::ZERO),
+            ..Wishes::default()
+        };
         assert_eq!(none.settle(), Err(BudgetError::NoGrace));
     }
 

@@ -83,7 +83,10 @@ impl Context {
     }
 
     pub(crate) fn of_request(core: Arc<Core>, request: RequestInfo, headers: &HeaderMap) -> Self {
-        let deadline = headers.get(DEADLINE_HEADER).and_then(parse_millis).and_then(|left| request.since.checked_add(left));
+        let deadline = headers
+            .get(DEADLINE_HEADER)
+            .and_then(parse_millis)
+            .and_then(|left| request.since.checked_add(left));
         Self::new(core, None, Some(request), deadline)
     }
 
@@ -94,7 +97,14 @@ impl Context {
         deadline: Option<Instant>,
     ) -> Self {
         let (token, ended_early) = (OnceLock::new(), AtomicBool::new(false));
-        Self(Arc::new(Node { core, parent, request, deadline, token, ended_early }))
+        Self(Arc::new(Node {
+            core,
+            parent,
+            request,
+            deadline,
+            token,
+            ended_early,
+        }))
     }
 
     /// The instant by which this must be done: the context's own, its parent's or the drain's,
@@ -106,7 +116,8 @@ impl Context {
 
     /// The time left until [`deadline`](Self::deadline); zero once it has passed.
     pub fn remaining(&self) -> Option<Duration> {
-        self.deadline().map(|at| at.saturating_duration_since(Instant::now()))
+        self.deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     /// True once the service drains: finish what you have, begin nothing new.
@@ -300,7 +311,10 @@ impl<S: Sync> axum_core::extract::FromRequestParts<S> for Context {
 fn parse_millis(value: &HeaderValue) -> Option<Duration> {
     let digits = value.to_str().ok()?;
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    plain.then(|| digits.parse().ok()).flatten().map(Duration::from_millis)
+    plain
+        .then(|| digits.parse().ok())
+        .flatten()
+        .map(Duration::from_millis)
 }
 
 #[cfg(test)]
@@ -384,7 +398,9 @@ mod tests {
         let mut outgoing = HeaderMap::new();
         service.propagate(&mut outgoing);
         assert!(outgoing.is_empty());
-        service.with_timeout(Duration::from_secs(9)).propagate(&mut outgoing);
+        service
+            .with_timeout(Duration::from_secs(9))
+            .propagate(&mut outgoing);
         let millis: u64 = outgoing[DEADLINE_HEADER].to_str().unwrap().parse().unwrap();
         assert!((8_000..=9_000).contains(&millis), "{millis}");
     }

@@ -46,13 +46,20 @@ pub(crate) fn start(
 ) -> Result<oneshot::Receiver<Report>, Error> {
     let setup = |what| move |source| Error::Setup { what, source };
     let signals = Signals::install().map_err(setup("the signal handlers"))?;
-    core.link.set_waker(signals.waker().map_err(setup("the signal pipe"))?);
+    core.link
+        .set_waker(signals.waker().map_err(setup("the signal pipe"))?);
     let (tell, told) = oneshot::channel();
     let began = Instant::now();
     core.findings().phases.push((Phase::Starting, began));
     let lifecycle = Lifecycle::new(core.budget);
-    let control =
-        Control { core, lifecycle, report_to, signals_seen: 0, live_line: false, next_progress: None };
+    let control = Control {
+        core,
+        lifecycle,
+        report_to,
+        signals_seen: 0,
+        live_line: false,
+        next_progress: None,
+    };
     thread::Builder::new()
         .name("sundown-control".into())
         .spawn(move || control.run(signals, &inbox, owner, tell))
@@ -96,7 +103,10 @@ impl Control {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        let wake_at = [self.lifecycle.wake_at(), self.next_progress].into_iter().flatten().min();
+        let wake_at = [self.lifecycle.wake_at(), self.next_progress]
+            .into_iter()
+            .flatten()
+            .min();
         wake_at.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
@@ -109,8 +119,14 @@ impl Control {
         }
         let steps = self.lifecycle.next(now, event);
         if let Some(schedule) = self.lifecycle.schedule() {
-            let closing_since = self.core.stop_times().map_or(now, |times| times.closing_since);
-            self.core.set_stop(StopTimes { closing_since, schedule });
+            let closing_since = self
+                .core
+                .stop_times()
+                .map_or(now, |times| times.closing_since);
+            self.core.set_stop(StopTimes {
+                closing_since,
+                schedule,
+            });
         }
         steps.into_iter().find_map(|step| self.perform(now, step))
     }
@@ -127,7 +143,9 @@ impl Control {
             Step::Finish => return Some(self.finish()),
             Step::GiveUp => {
                 self.note_whats_open(now);
-                self.note("grace is over and something did not end: the process is ended regardless");
+                self.note(
+                    "grace is over and something did not end: the process is ended regardless",
+                );
                 self.end_process(None);
             }
             Step::Kill(signal) => {
@@ -182,14 +200,21 @@ impl Control {
 
     fn publish(&mut self, report: &Report) {
         self.end_live_line();
-        if report.reason.as_ref().is_none_or(|reason| !matches!(reason, Reason::StartFailed(_))) {
+        if report
+            .reason
+            .as_ref()
+            .is_none_or(|reason| !matches!(reason, Reason::StartFailed(_)))
+        {
             stderr::lines(&report.to_string());
         }
         tracing::info!(target: "sundown", exit_code = report.exit_code, stop_ms = report.took.as_millis() as u64, "stopped");
         if let Some(path) = &self.report_to
             && let Err(error) = write_report(path, report)
         {
-            self.say(&format!("could not write the report to {}: {error}", path.display()));
+            self.say(&format!(
+                "could not write the report to {}: {error}",
+                path.display()
+            ));
         }
     }
 
@@ -217,7 +242,11 @@ impl Control {
                 finished: count(&core.counters.requests_finished),
                 finished_during_stop: count(&core.counters.requests_during_stop),
                 abandoned_by_client: count(&core.counters.requests_abandoned),
-                cut_off: findings.cut_off.iter().filter(|open| open.peer.is_some()).count() as u64,
+                cut_off: findings
+                    .cut_off
+                    .iter()
+                    .filter(|open| open.peer.is_some())
+                    .count() as u64,
             },
             connections: core.connections.counts(),
             listeners: findings.listeners.clone(),
@@ -231,9 +260,15 @@ impl Control {
     }
 
     fn say_stopping(&self) {
-        let reason = self.lifecycle.reason().map(Reason::to_string).unwrap_or_default();
+        let reason = self
+            .lifecycle
+            .reason()
+            .map(Reason::to_string)
+            .unwrap_or_default();
         let grace = humantime::format_duration(self.core.budget.grace);
-        self.say(&format!("{reason}: stopping, within {grace}; again to hurry"));
+        self.say(&format!(
+            "{reason}: stopping, within {grace}; again to hurry"
+        ));
     }
 
     fn say_signal(&self, signal: i32) {
@@ -256,7 +291,11 @@ impl Control {
     }
 
     fn progress_interval(&self) -> Duration {
-        if io::stderr().is_terminal() { LIVE } else { LINES }
+        if io::stderr().is_terminal() {
+            LIVE
+        } else {
+            LINES
+        }
     }
 
     fn show_progress(&mut self) {
@@ -265,10 +304,17 @@ impl Control {
             return;
         }
         self.next_progress = Some(now + self.progress_interval());
-        let left = self.lifecycle.schedule().map_or(Duration::ZERO, |schedule| {
-            schedule.cancel.saturating_duration_since(now)
-        });
-        let line = progress_line(self.core.connections.len(), &self.core.whats_open(now), left);
+        let left = self
+            .lifecycle
+            .schedule()
+            .map_or(Duration::ZERO, |schedule| {
+                schedule.cancel.saturating_duration_since(now)
+            });
+        let line = progress_line(
+            self.core.connections.len(),
+            &self.core.whats_open(now),
+            left,
+        );
         let line = format!("{}: {line}", self.core.name);
         if io::stderr().is_terminal() {
             stderr::renew_line(&line);
@@ -288,7 +334,10 @@ impl Control {
 fn lasted(phases: &[(Phase, Instant)]) -> Vec<PhaseReport> {
     phases
         .windows(2)
-        .map(|pair| PhaseReport { phase: pair[0].0, lasted: pair[1].1 - pair[0].1 })
+        .map(|pair| PhaseReport {
+            phase: pair[0].0,
+            lasted: pair[1].1 - pair[0].1,
+        })
         .collect()
 }
 

@@ -32,7 +32,12 @@ impl Link {
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Event>) {
         let (events, inbox) = mpsc::channel();
         let (phase, _) = watch::channel(Phase::Starting);
-        let link = Self { events, waker: OnceLock::new(), phase, addresses: Mutex::default() };
+        let link = Self {
+            events,
+            waker: OnceLock::new(),
+            phase,
+            addresses: Mutex::default(),
+        };
         (Arc::new(link), inbox)
     }
 
@@ -159,5 +164,7 @@ impl Core {
 
 /// Locks, also after a panic elsewhere: the data behind our locks is valid after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

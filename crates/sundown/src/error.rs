@@ -28,7 +28,9 @@ pub enum Error {
     #[error(transparent)]
     Budget(#[from] BudgetError),
     /// A listener's address cannot be understood.
-    #[error("listener {listener}: cannot use address {address:?}; write HOST:PORT, such as 127.0.0.1:8080 or [::]:8080")]
+    #[error(
+        "listener {listener}: cannot use address {address:?}; write HOST:PORT, such as 127.0.0.1:8080 or [::]:8080"
+    )]
     Address {
         /// The listener's name.
         listener: String,

@@ -59,9 +59,18 @@ mod tests {
     fn work_cut_off_outweighs_a_failure() {
         let died = Reason::WorkerDied("mailer".into());
         assert_eq!(ExitStatus::of(true, Some(&died), true), ExitStatus::CutOff);
-        assert_eq!(ExitStatus::of(false, Some(&died), false), ExitStatus::Failed);
-        assert_eq!(ExitStatus::of(false, Some(&Reason::Future), true), ExitStatus::Failed);
-        assert_eq!(ExitStatus::of(false, Some(&Reason::Future), false), ExitStatus::Drained);
+        assert_eq!(
+            ExitStatus::of(false, Some(&died), false),
+            ExitStatus::Failed
+        );
+        assert_eq!(
+            ExitStatus::of(false, Some(&Reason::Future), true),
+            ExitStatus::Failed
+        );
+        assert_eq!(
+            ExitStatus::of(false, Some(&Reason::Future), false),
+            ExitStatus::Drained
+        );
     }
 
     #[test]

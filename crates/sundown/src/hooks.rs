@@ -118,7 +118,13 @@ impl Hook {
             let future = run();
             Box::pin(async move { future.await.into_result() }) as HookFuture
         });
-        Self { name, when, timeout: None, after: Vec::new(), run }
+        Self {
+            name,
+            when,
+            timeout: None,
+            after: Vec::new(),
+            run,
+        }
     }
 
     /// The longest this hook may take. Without it, an equal share of the time that is left for
@@ -159,7 +165,10 @@ impl Hooks {
         let mut names = HashSet::new();
         for hook in hooks {
             if !names.insert((hook.when as u8, hook.name.clone())) {
-                return Err(Error::Names(format!("two {} hooks are named {}", hook.when, hook.name)));
+                return Err(Error::Names(format!(
+                    "two {} hooks are named {}",
+                    hook.when, hook.name
+                )));
             }
             match hook.when {
                 When::Start => arranged.start.push(hook),
@@ -174,8 +183,10 @@ impl Hooks {
             .collect();
         let order = release_order(&wanted).map_err(Error::Names)?;
         let mut hooks: Vec<_> = arranged.post_cleanup.into_iter().map(Some).collect();
-        arranged.post_cleanup =
-            order.into_iter().map(|index| hooks[index].take().expect("an order names each once")).collect();
+        arranged.post_cleanup = order
+            .into_iter()
+            .map(|index| hooks[index].take().expect("an order names each once"))
+            .collect();
         Ok(arranged)
     }
 }
@@ -183,8 +194,13 @@ impl Hooks {
 /// Newest first, except that each comes after those it names.
 fn release_order(hooks: &[(&str, &[String])]) -> Result<Vec<usize>, String> {
     for (name, after) in hooks {
-        if let Some(missing) = after.iter().find(|other| !hooks.iter().any(|(name, _)| name == other)) {
-            return Err(format!("post_cleanup hook {name} waits for {missing}, which is not there"));
+        if let Some(missing) = after
+            .iter()
+            .find(|other| !hooks.iter().any(|(name, _)| name == other))
+        {
+            return Err(format!(
+                "post_cleanup hook {name} waits for {missing}, which is not there"
+            ));
         }
     }
     let mut order: Vec<usize> = Vec::with_capacity(hooks.len());
@@ -201,7 +217,9 @@ fn release_order(hooks: &[(&str, &[String])]) -> Result<Vec<usize>, String> {
                     .enumerate()
                     .find_map(|(index, hook)| (!order.contains(&index)).then_some(hook))
                     .expect("some hook is not in the order yet");
-                return Err(format!("post_cleanup hook {name} waits for itself in a circle of `after`"));
+                return Err(format!(
+                    "post_cleanup hook {name} waits for itself in a circle of `after`"
+                ));
             }
         }
     }
@@ -231,10 +249,13 @@ pub(crate) async fn run_start(hook: Hook) -> HookReport {
 
 async fn run(hook: Hook, limit: Option<Duration>) -> HookReport {
     let began = Instant::now();
-    let Hook { name, when, run, .. } = hook;
+    let Hook {
+        name, when, run, ..
+    } = hook;
     tracing::debug!(target: "sundown", hook = %name, %when, "hook begins");
     // A task of its own: its panic is a value here, and dropping the handle ends it.
-    let mut task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
+    let mut task =
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
     let ended = match limit {
         Some(limit) => tokio::time::timeout(limit, &mut task).await,
         None => Ok((&mut task).await),
@@ -249,7 +270,12 @@ async fn run(hook: Hook, limit: Option<Duration>) -> HookReport {
     if outcome.is_failure() {
         tracing::error!(target: "sundown", hook = %name, %when, ?outcome, "hook failed");
     }
-    HookReport { name, when, outcome, took }
+    HookReport {
+        name,
+        when,
+        outcome,
+        took,
+    }
 }
 
 /// The message of a panic, as far as it is text.
@@ -273,24 +299,42 @@ mod tests {
     }
 
     fn order(hooks: &[(&str, &[&str])]) -> Result<Vec<usize>, String> {
-        let after: Vec<Vec<String>> =
-            hooks.iter().map(|(_, after)| after.iter().map(|name| (*name).to_owned()).collect()).collect();
-        let wanted: Vec<_> =
-            hooks.iter().zip(&after).map(|((name, _), after)| (*name, after.as_slice())).collect();
+        let after: Vec<Vec<String>> = hooks
+            .iter()
+            .map(|(_, after)| after.iter().map(|name| (*name).to_owned()).collect())
+            .collect();
+        let wanted: Vec<_> = hooks
+            .iter()
+            .zip(&after)
+            .map(|((name, _), after)| (*name, after.as_slice()))
+            .collect();
         release_order(&wanted)
     }
 
     #[test]
     fn releases_run_newest_first_unless_they_wait_for_another() {
         assert_eq!(order(&[]), Ok(vec![]));
-        assert_eq!(order(&[("a", &[]), ("b", &[]), ("c", &[])]), Ok(vec![2, 1, 0]));
-        assert_eq!(order(&[("a", &[]), ("b", &[]), ("c", &["a"])]), Ok(vec![1, 0, 2]));
-        assert_eq!(order(&[("a", &["b"]), ("b", &["c"]), ("c", &[])]), Ok(vec![2, 1, 0]));
+        assert_eq!(
+            order(&[("a", &[]), ("b", &[]), ("c", &[])]),
+            Ok(vec![2, 1, 0])
+        );
+        assert_eq!(
+            order(&[("a", &[]), ("b", &[]), ("c", &["a"])]),
+            Ok(vec![1, 0, 2])
+        );
+        assert_eq!(
+            order(&[("a", &["b"]), ("b", &["c"]), ("c", &[])]),
+            Ok(vec![2, 1, 0])
+        );
     }
 
     #[test]
     fn a_circle_and_an_unknown_name_are_errors() {
-        assert!(order(&[("a", &["b"]), ("b", &["a"])]).unwrap_err().contains("circle"));
+        assert!(
+            order(&[("a", &["b"]), ("b", &["a"])])
+                .unwrap_err()
+                .contains("circle")
+        );
         assert!(order(&[("a", &["a"])]).unwrap_err().contains("circle"));
         assert!(order(&[("a", &["pool"])]).unwrap_err().contains("pool"));
     }
@@ -300,7 +344,8 @@ mod tests {
         let hooks = vec![
             Hook::post_cleanup("panics", || async { panic_now() }),
             Hook::post_cleanup("fails", || async { Err::<(), _>("no disk") }),
-            Hook::post_cleanup("hangs", std::future::pending::<()>).timeout(Duration::from_millis(5)),
+            Hook::post_cleanup("hangs", std::future::pending::<()>)
+                .timeout(Duration::from_millis(5)),
             Hook::post_cleanup("works", || async {}),
         ];
         let reports = run_all(hooks, Instant::now() + Duration::from_secs(60)).await;

@@ -24,7 +24,10 @@ struct Inner {
 
 impl InFlight {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Inner { state: AtomicUsize::new(0), on_empty: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            state: AtomicUsize::new(0),
+            on_empty: OnceLock::new(),
+        }))
     }
 
     /// Says what to do once the count is sealed and at zero. Set once, before `seal`.
@@ -34,9 +37,12 @@ impl InFlight {
 
     /// Takes a guard, or refuses because the drain is over.
     pub(crate) fn enter(&self) -> Option<Guard> {
-        let taken = self.0.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            (state != SEALED).then_some(state + ONE)
-        });
+        let taken = self
+            .0
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                (state != SEALED).then_some(state + ONE)
+            });
         taken.ok().map(|_| Guard(self.clone()))
     }
 

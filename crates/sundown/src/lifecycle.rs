@@ -144,7 +144,13 @@ struct Stop {
 
 impl Lifecycle {
     pub(crate) fn new(budget: Budget) -> Self {
-        Self { budget, phase: Phase::Starting, started_once: false, signals: 0, stop: None }
+        Self {
+            budget,
+            phase: Phase::Starting,
+            started_once: false,
+            signals: 0,
+            stop: None,
+        }
     }
 
     /// Takes in an event and says what to do now, in order.
@@ -182,7 +188,12 @@ impl Lifecycle {
     /// When `next` wants to be called again, if nothing happens before.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let stop = self.stop.as_ref()?;
-        let Schedule { lame_duck_over, cancel, cut, end } = stop.schedule;
+        let Schedule {
+            lame_duck_over,
+            cancel,
+            cut,
+            end,
+        } = stop.schedule;
         match self.phase {
             Phase::LameDuck if stop.prepared => Some(lame_duck_over.min(cancel)),
             Phase::Starting | Phase::LameDuck | Phase::Draining if !stop.cancelled => Some(cancel),
@@ -221,7 +232,8 @@ impl Lifecycle {
             return;
         }
         let reason = failure.unwrap_or_else(|| Reason::StartFailed("starting was given up".into()));
-        self.stop.get_or_insert_with(|| Stop::new(reason, self.budget.schedule(now)));
+        self.stop
+            .get_or_insert_with(|| Stop::new(reason, self.budget.schedule(now)));
         self.enter(Phase::Releasing, steps);
     }
 
@@ -277,7 +289,10 @@ impl Lifecycle {
         }
         // What was cut off normally ends at once; a blocking call cannot be cut off, and must not
         // eat the share of those that have something to release.
-        let settled = self.stop.as_ref().is_some_and(|stop| stop.cut && now >= self.cut_settled(stop));
+        let settled = self
+            .stop
+            .as_ref()
+            .is_some_and(|stop| stop.cut && now >= self.cut_settled(stop));
         if settled && self.phase == Phase::Draining {
             self.enter(Phase::Releasing, steps);
         }
@@ -303,7 +318,14 @@ impl Lifecycle {
 
 impl Stop {
     fn new(reason: Reason, schedule: Schedule) -> Self {
-        Self { reason, schedule, prepared: false, hurried: false, cancelled: false, cut: false }
+        Self {
+            reason,
+            schedule,
+            prepared: false,
+            hurried: false,
+            cancelled: false,
+            cut: false,
+        }
     }
 }
 

@@ -35,9 +35,17 @@ impl Tracked {
     pub(crate) fn begin(core: &Arc<Core>, work: Work, name: impl Into<Arc<str>>) -> Option<Self> {
         let guard = core.in_flight.enter()?;
         let id = core.tasks.next.fetch_add(1, Ordering::Relaxed);
-        let task = Task { work, name: name.into(), since: Instant::now() };
+        let task = Task {
+            work,
+            name: name.into(),
+            since: Instant::now(),
+        };
         lock(&core.tasks.open).insert(id, task);
-        Some(Self { core: core.clone(), id, _guard: guard })
+        Some(Self {
+            core: core.clone(),
+            id,
+            _guard: guard,
+        })
     }
 }
 

@@ -144,7 +144,12 @@ pub struct CutOff {
 
 impl CutOff {
     pub(crate) fn new(work: Work, name: String, peer: Option<SocketAddr>, age: Duration) -> Self {
-        Self { work, name, peer, age }
+        Self {
+            work,
+            name,
+            peer,
+            age,
+        }
     }
 }
 

@@ -19,8 +19,8 @@ mod registry;
 
 use std::time::Duration;
 
-pub use body::{Body, BodyError};
 pub use bind::Address;
+pub use body::{Body, BodyError};
 pub use exchange::HttpService;
 
 pub(crate) use accept::{Listening, Serve, start};

@@ -45,7 +45,11 @@ impl Settings {
         let report = match get("SUNDOWN_REPORT") {
             Some(path) if path.is_empty() => {
                 let problem = "give a file name, or - for standard output".to_owned();
-                return Err(Error::Setting { name: "SUNDOWN_REPORT", value: String::new(), problem });
+                return Err(Error::Setting {
+                    name: "SUNDOWN_REPORT",
+                    value: String::new(),
+                    problem,
+                });
             }
             path => path.map(PathBuf::from),
         };
@@ -67,15 +71,24 @@ mod tests {
     use super::*;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Settings, Error> {
-        let code = Wishes { grace: Some(Duration::from_secs(9)), ..Wishes::default() };
+        let code = Wishes {
+            grace: Some(Duration::from_secs(9)),
+            ..Wishes::default()
+        };
         Settings::read(code, |name| {
-            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| OsString::from(value))
         })
     }
 
     #[test]
     fn the_environment_outranks_the_code() {
-        assert_eq!(read(&[]).unwrap().wishes.grace, Some(Duration::from_secs(9)));
+        assert_eq!(
+            read(&[]).unwrap().wishes.grace,
+            Some(Duration::from_secs(9))
+        );
         let settings = read(&[("SUNDOWN_GRACE", "1m 5s"), ("SUNDOWN_REPORT", "-")]).unwrap();
         assert_eq!(settings.wishes.grace, Some(Duration::from_secs(65)));
         assert_eq!(settings.report, Some(PathBuf::from("-")));
@@ -83,10 +96,21 @@ mod tests {
 
     #[test]
     fn a_malformed_value_is_named_with_its_variable() {
-        for name in
-            ["SUNDOWN_GRACE", "SUNDOWN_LAME_DUCK", "SUNDOWN_LINGER", "SUNDOWN_RELEASE", "SUNDOWN_MERCY"]
-        {
-            for value in ["", "25", "soon", "-5s", "5 parsecs", "99999999999999999999s"] {
+        for name in [
+            "SUNDOWN_GRACE",
+            "SUNDOWN_LAME_DUCK",
+            "SUNDOWN_LINGER",
+            "SUNDOWN_RELEASE",
+            "SUNDOWN_MERCY",
+        ] {
+            for value in [
+                "",
+                "25",
+                "soon",
+                "-5s",
+                "5 parsecs",
+                "99999999999999999999s",
+            ] {
                 let error = read(&[(name, value)]).unwrap_err();
                 let text = error.to_string();
                 assert!(text.starts_with(&format!("{name}={value}: ")), "{text}");

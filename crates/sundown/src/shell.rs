@@ -38,7 +38,11 @@ pub(crate) async fn live(
     core.reached(Phase::Releasing).await;
     let releases = releases.due();
     if let Some(times) = core.stop_times() {
-        let reports = run_all(releases, times.schedule.end - END_MARGIN.min(core.budget.release / 4)).await;
+        let reports = run_all(
+            releases,
+            times.schedule.end - END_MARGIN.min(core.budget.release / 4),
+        )
+        .await;
         core.findings().hooks.extend(reports);
     }
     drop(reaper);
@@ -59,7 +63,10 @@ struct Releases {
 impl Releases {
     fn due(self) -> Vec<Hook> {
         let Self { hooks, not_started } = self;
-        hooks.into_iter().filter(|hook| !not_started.contains(&hook.name)).collect()
+        hooks
+            .into_iter()
+            .filter(|hook| !not_started.contains(&hook.name))
+            .collect()
     }
 }
 
@@ -68,7 +75,13 @@ async fn start(
     prepare: impl Future<Output = Result<Parts, Error>> + Send,
     releases: &mut Releases,
 ) -> Result<Vec<Hook>, Error> {
-    let Parts { name, listeners, workers, hooks, stops } = prepare.await?;
+    let Parts {
+        name,
+        listeners,
+        workers,
+        hooks,
+        stops,
+    } = prepare.await?;
     if listeners.is_empty() && workers.is_empty() {
         return Err(Error::Nothing(name));
     }
@@ -76,9 +89,18 @@ async fn start(
     let mut bound = Vec::new();
     for listener in listeners {
         let socket = serve::bind(&listener.name, listener.address, &mut passed)?;
-        bound.push(Waiting { name: listener.name, socket, limits: listener.limits, serve: listener.serve });
+        bound.push(Waiting {
+            name: listener.name,
+            socket,
+            limits: listener.limits,
+            serve: listener.serve,
+        });
     }
-    let Hooks { start, pre_shutdown, post_cleanup } = Hooks::arrange(hooks)?;
+    let Hooks {
+        start,
+        pre_shutdown,
+        post_cleanup,
+    } = Hooks::arrange(hooks)?;
     releases.not_started = start.iter().map(|hook| hook.name.clone()).collect();
     releases.hooks = post_cleanup;
     for hook in start {
@@ -121,17 +143,37 @@ struct Waiting {
 /// Listens on everything, then serves everything: when one listener fails, nothing was accepted.
 fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(), Error> {
     let mut ready: Vec<(Listening, Serve)> = Vec::new();
-    for Waiting { name, socket, limits, serve } in bound {
+    for Waiting {
+        name,
+        socket,
+        limits,
+        serve,
+    } in bound
+    {
         let shared = socket.shared;
         let address = socket.local_addr();
         let listener = socket.listen().map_err(|source| Error::Bind {
             listener: name.clone(),
-            address: address.map_or_else(|_| "its address".to_owned(), |address| address.to_string()),
+            address: address
+                .map_or_else(|_| "its address".to_owned(), |address| address.to_string()),
             source,
         })?;
-        ready.push((Listening { name, listener, shared, limits }, serve));
+        ready.push((
+            Listening {
+                name,
+                listener,
+                shared,
+                limits,
+            },
+            serve,
+        ));
     }
-    announce(core, ready.iter().map(|(listening, _)| (listening.name.as_str(), &listening.listener)));
+    announce(
+        core,
+        ready
+            .iter()
+            .map(|(listening, _)| (listening.name.as_str(), &listening.listener)),
+    );
     let nothing_else = ready.is_empty();
     for (listening, serve) in ready {
         tokio::spawn(serve(core.clone(), listening));

@@ -65,8 +65,14 @@ impl Signals {
         sys::set_nonblocking(reader.as_fd())?;
         sys::set_nonblocking(writer.as_fd())?;
         let slot = take_slot(writer.as_raw_fd())?;
-        let signals = Self { slot, reader, writer };
-        let mut before = BEFORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let signals = Self {
+            slot,
+            reader,
+            writer,
+        };
+        let mut before = BEFORE
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if before.is_empty() {
             for signal in TERMINATION {
                 before.push((signal, sys::handle_signal(signal, on_signal)?));
@@ -99,15 +105,23 @@ impl Signals {
     fn drain(&mut self) -> Vec<i32> {
         let mut bytes = [0_u8; 64];
         let count = self.reader.read(&mut bytes).unwrap_or(0);
-        bytes[..count].iter().filter(|byte| **byte != WAKE).map(|byte| i32::from(*byte)).collect()
+        bytes[..count]
+            .iter()
+            .filter(|byte| **byte != WAKE)
+            .map(|byte| i32::from(*byte))
+            .collect()
     }
 }
 
 impl Drop for Signals {
     fn drop(&mut self) {
         PIPES[self.slot].store(FREE, Ordering::Release);
-        let mut before = BEFORE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let last = PIPES.iter().all(|pipe| pipe.load(Ordering::Acquire) == FREE);
+        let mut before = BEFORE
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let last = PIPES
+            .iter()
+            .all(|pipe| pipe.load(Ordering::Acquire) == FREE);
         if last {
             for (signal, action) in before.drain(..) {
                 let _ = sys::set_disposition(signal, &action);
@@ -120,7 +134,8 @@ fn take_slot(fd: i32) -> io::Result<usize> {
     PIPES
         .iter()
         .position(|pipe| {
-            pipe.compare_exchange(FREE, fd, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            pipe.compare_exchange(FREE, fd, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
         })
         .ok_or_else(|| io::Error::other("sixteen services already run in this process"))
 }

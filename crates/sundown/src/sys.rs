@@ -18,7 +18,12 @@ const SO_BINDTOIFINDEX: libc::c_int = 62;
 /// # Errors
 /// `EPERM` where a filter forbids it, `ENOPROTOOPT` before Linux 5.7.
 pub(crate) fn make_deaf(listener: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(listener, libc::SOL_SOCKET, SO_BINDTOIFINDEX, &NO_SUCH_INTERFACE)
+    set_option(
+        listener,
+        libc::SOL_SOCKET,
+        SO_BINDTOIFINDEX,
+        &NO_SUCH_INTERFACE,
+    )
 }
 
 /// Fences a listener: bare SYNs are dropped, so that a connect is retried a second later and then
@@ -42,7 +47,10 @@ pub(crate) fn fence(listener: BorrowedFd<'_>) -> io::Result<()> {
         op(RETURN, 0, 0, 0),
         op(RETURN, 0, 0, u32::MAX),
     ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
     set_option(listener, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
 }
 
@@ -99,9 +107,17 @@ fn set_option<T>(socket: BorrowedFd<'_>, level: i32, name: i32, value: &T) -> io
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
     // Rounded up, so that a wait never ends before its time and spins.
     let millis = timeout.map_or(-1, |timeout| {
-        timeout.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX)
+        timeout
+            .as_nanos()
+            .div_ceil(1_000_000)
+            .try_into()
+            .unwrap_or(libc::c_int::MAX)
     });
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd is passed, and it outlives the call.
     match check(unsafe { libc::poll(&mut poll, 1, millis) }) {
         Ok(ready) => Ok(ready > 0),
@@ -123,7 +139,10 @@ pub(crate) fn handle_signal(
 }
 
 /// Puts a disposition back and returns the one that stood before.
-pub(crate) fn set_disposition(signal: i32, action: &libc::sigaction) -> io::Result<libc::sigaction> {
+pub(crate) fn set_disposition(
+    signal: i32,
+    action: &libc::sigaction,
+) -> io::Result<libc::sigaction> {
     // SAFETY: all-zero bytes are a valid `sigaction`.
     let mut before: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: both pointers are valid for the call.
@@ -142,7 +161,11 @@ pub(crate) fn unblock(signals: &[i32]) -> io::Result<()> {
         }
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut())
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(result))
+    }
 }
 
 /// Writes one byte from a signal handler: async-signal-safe, leaves `errno` as it was.
@@ -162,7 +185,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: F_GETFL and F_SETFL take and return plain integers.
     unsafe {
         let flags = check(libc::fcntl(fd.as_raw_fd(), libc::F_GETFL))?;
-        check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK)).map(drop)
+        check(libc::fcntl(
+            fd.as_raw_fd(),
+            libc::F_SETFL,
+            flags | libc::O_NONBLOCK,
+        ))
+        .map(drop)
     }
 }
 
@@ -173,12 +201,20 @@ pub(crate) fn exit_now(code: u8) -> ! {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// Writes to stderr if that needs no waiting; drops the bytes otherwise.
 pub(crate) fn write_stderr_if_ready(bytes: &[u8]) {
-    let mut poll = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
     // SAFETY: one pollfd is passed, and it outlives the call.
     let ready = unsafe { libc::poll(&mut poll, 1, 0) };
     if ready == 1 && poll.revents & libc::POLLOUT != 0 {
@@ -201,7 +237,11 @@ pub(crate) fn own_passed_fd(fd: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
 pub(crate) fn send(socket: std::os::fd::RawFd, bytes: &[u8]) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `bytes`, which outlives the call.
     let sent = unsafe { libc::send(socket, bytes.as_ptr().cast(), bytes.len(), 0) };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if sent < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Receives one datagram; only for sockets that answer at once.

@@ -46,7 +46,10 @@ pub enum OnDeath {
 impl Default for OnDeath {
     /// Restarts after 100 ms, 200 ms, … 30 s.
     fn default() -> Self {
-        Self::Restart { first: Duration::from_millis(100), most: Duration::from_secs(30) }
+        Self::Restart {
+            first: Duration::from_millis(100),
+            most: Duration::from_secs(30),
+        }
     }
 }
 
@@ -85,7 +88,11 @@ impl Worker {
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let run = Box::new(move |ctx| Box::pin(run(ctx)) as WorkerFuture);
-        Self { name: name.into(), policy: OnDeath::default(), run }
+        Self {
+            name: name.into(),
+            policy: OnDeath::default(),
+            run,
+        }
     }
 
     /// A job that runs right away and then once every `period`, never twice at a time. A period
@@ -133,7 +140,10 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("name", &self.name).field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("Worker")
+            .field("name", &self.name)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,7 +210,12 @@ async fn run_once(worker: &mut Worker, ctx: Context) -> Result<(), String> {
 }
 
 /// The pause before the next start: doubled each time, begun anew after a run that went well.
-fn next_pause(before: Option<Duration>, ran: Duration, first: Duration, most: Duration) -> Duration {
+fn next_pause(
+    before: Option<Duration>,
+    ran: Duration,
+    first: Duration,
+    most: Duration,
+) -> Duration {
     match before {
         Some(before) if ran < most => (before * 2).min(most),
         _ => first.min(most),

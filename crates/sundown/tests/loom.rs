@@ -1,6 +1,10 @@
 //! Every interleaving of the in-flight guard, by loom.
 
-#![allow(dead_code, missing_docs, reason = "the file under test is built with loom's atomics")]
+#![allow(
+    dead_code,
+    missing_docs,
+    reason = "the file under test is built with loom's atomics"
+)]
 
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;

@@ -20,7 +20,12 @@ fn play(events: &[(u64, Event)]) -> Vec<(u64, Step)> {
     let mut steps = Vec::new();
     for (millis, event) in events {
         let now = start + Duration::from_millis(*millis);
-        steps.extend(lifecycle.next(now, event.clone()).into_iter().map(|step| (*millis, step)));
+        steps.extend(
+            lifecycle
+                .next(now, event.clone())
+                .into_iter()
+                .map(|step| (*millis, step)),
+        );
     }
     steps
 }
@@ -111,7 +116,11 @@ fn a_signal_after_a_stop_from_within_does_not_hurry() {
 
 #[test]
 fn a_signal_while_starting_gives_up_and_releases() {
-    let steps = play(&[(0, E::Signal(TERM)), (5, E::NotStarted(None)), (9, E::Released)]);
+    let steps = play(&[
+        (0, E::Signal(TERM)),
+        (5, E::NotStarted(None)),
+        (9, E::Released),
+    ]);
     let expected = [
         (0, AbandonStart),
         (5, Enter(P::Releasing)),
@@ -123,7 +132,12 @@ fn a_signal_while_starting_gives_up_and_releases() {
 
 #[test]
 fn a_start_that_ends_as_the_signal_comes_is_drained() {
-    let steps = play(&[(0, E::Signal(TERM)), (5, E::Started), (6, E::Prepared), (1000, E::Tick)]);
+    let steps = play(&[
+        (0, E::Signal(TERM)),
+        (5, E::Started),
+        (6, E::Prepared),
+        (1000, E::Tick),
+    ]);
     let expected = [
         (0, AbandonStart),
         (5, Enter(P::Ready)),

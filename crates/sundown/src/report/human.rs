@@ -21,7 +21,11 @@ impl fmt::Display for Report {
             ExitStatus::Failed | ExitStatus::BadSetting => "failed".to_owned(),
         };
         let took = duration(self.took);
-        write!(f, "{}: stopped in {took}: {verdict} (exit code {})", self.name, self.exit_code)?;
+        write!(
+            f,
+            "{}: stopped in {took}: {verdict} (exit code {})",
+            self.name, self.exit_code
+        )?;
         if self.connections.accepted > 0 {
             let requests = &self.requests;
             write!(
@@ -43,7 +47,14 @@ impl fmt::Display for Report {
             write!(f, "\n  cut off: and {} more", self.cut_off.len() - LISTED)?;
         }
         for hook in self.hooks.iter().filter(|hook| hook.outcome.is_failure()) {
-            write!(f, "\n  {} {}: {:?} after {}", hook.when, hook.name, hook.outcome, duration(hook.took))?;
+            write!(
+                f,
+                "\n  {} {}: {:?} after {}",
+                hook.when,
+                hook.name,
+                hook.outcome,
+                duration(hook.took)
+            )?;
         }
         for note in &self.notes {
             write!(f, "\n  {note}")?;
@@ -54,7 +65,10 @@ impl fmt::Display for Report {
 
 /// One line about what a drain waits for.
 pub(crate) fn progress_line(connections: usize, open: &[CutOff], left: Duration) -> String {
-    let mut line = format!("draining, {} left: {connections} connections", duration(left));
+    let mut line = format!(
+        "draining, {} left: {connections} connections",
+        duration(left)
+    );
     if !open.is_empty() {
         line.push_str(&format!(", {} at work: ", open.len()));
         let named: Vec<String> = open.iter().take(NAMED).map(CutOff::to_string).collect();

@@ -58,8 +58,15 @@ where
 
 async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, service: S) {
     // Holds the drain open until the queue is swept.
-    let Some(guard) = core.in_flight.enter() else { return };
-    let Listening { name, listener, shared, limits } = listening;
+    let Some(guard) = core.in_flight.enter() else {
+        return;
+    };
+    let Listening {
+        name,
+        listener,
+        shared,
+        limits,
+    } = listening;
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -67,8 +74,15 @@ async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, servi
             return core.findings().failures.push(failure);
         }
     };
-    let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-    let accepting = Accepting { core, service, limits, places };
+    let places = Arc::new(Semaphore::new(
+        limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let accepting = Accepting {
+        core,
+        service,
+        limits,
+        places,
+    };
     accepting.until_draining(&listener).await;
     accepting.stop(name, listener, shared).await;
     drop(guard);
@@ -114,7 +128,9 @@ impl<S: HttpService + Sync> Accepting<S> {
 
     fn admit(&self, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
         // The listener's own guard is alive, so the drain is not over and this never refuses.
-        let Some(guard) = self.core.in_flight.enter() else { return };
+        let Some(guard) = self.core.in_flight.enter() else {
+            return;
+        };
         let _ = stream.set_nodelay(true);
         let registered = Registered::new(&self.core, peer, self.limits, guard, place);
         let io = Io::new(stream, registered);
@@ -128,15 +144,26 @@ impl<S: HttpService + Sync> Accepting<S> {
     }
 
     async fn stop(&self, name: String, listener: TcpListener, shared: bool) {
-        let Ok(address) = listener.local_addr() else { return };
-        let closed_by = if shared { ListenerStop::Shared } else { shut(&listener) };
+        let Ok(address) = listener.local_addr() else {
+            return;
+        };
+        let closed_by = if shared {
+            ListenerStop::Shared
+        } else {
+            shut(&listener)
+        };
         let mut swept = 0;
         if !shared {
             swept = self.sweep(&listener, address).await;
         }
         drop(listener);
         tracing::debug!(target: "sundown", listener = %name, ?closed_by, swept, "listener closed");
-        let report = ListenerReport { name, address, closed_by, swept };
+        let report = ListenerReport {
+            name,
+            address,
+            closed_by,
+            swept,
+        };
         self.core.findings().listeners.push(report);
     }
 
@@ -204,10 +231,21 @@ fn shut(listener: &TcpListener) -> ListenerStop {
 /// Errors that say something of a connection and nothing of the listener (accept(2)).
 fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-        || matches!(
-            error.raw_os_error(),
-            Some(libc::EPROTO | libc::ENOPROTOOPT | libc::ENETDOWN | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EOPNOTSUPP | libc::ENONET | libc::EPERM)
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    ) || matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENONET
+                | libc::EPERM
         )
+    )
 }

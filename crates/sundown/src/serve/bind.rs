@@ -77,7 +77,9 @@ pub(crate) struct Bound {
 impl Bound {
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         let address = self.socket.local_addr()?;
-        address.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+        address
+            .as_socket()
+            .ok_or_else(|| io::Error::other("not an internet socket"))
     }
 
     /// Begins to listen, if it does not yet.
@@ -95,19 +97,27 @@ impl Bound {
 /// # Errors
 /// [`Error::Address`] for an address nobody can understand, [`Error::Bind`] for what the system
 /// says.
-pub(crate) fn bind(
-    name: &str,
-    address: Address,
-    passed: &mut Passed,
-) -> Result<Bound, Error> {
+pub(crate) fn bind(name: &str, address: Address, passed: &mut Passed) -> Result<Bound, Error> {
     let text = address.to_string();
-    let refused = |source| Error::Bind { listener: name.to_owned(), address: text.clone(), source };
+    let refused = |source| Error::Bind {
+        listener: name.to_owned(),
+        address: text.clone(),
+        source,
+    };
     if let Some(fd) = passed.take(name) {
-        return Ok(Bound { socket: Socket::from(fd), shared: true, listening: true });
+        return Ok(Bound {
+            socket: Socket::from(fd),
+            shared: true,
+            listening: true,
+        });
     }
     let address = match address.0 {
         Kind::Bound(listener) => {
-            return Ok(Bound { socket: listener.into(), shared: false, listening: true });
+            return Ok(Bound {
+                socket: listener.into(),
+                shared: false,
+                listening: true,
+            });
         }
         Kind::Socket(address) => address,
         Kind::Text(given) => resolve(name, &given)?,
@@ -124,7 +134,11 @@ fn open(address: SocketAddr) -> io::Result<Bound> {
     socket.bind(&address.into())?;
     // SO_REUSEADDR lets a bind pass beside one that is bound but not listening yet; such a rival
     // is found by `listen`.
-    Ok(Bound { socket, shared: false, listening: false })
+    Ok(Bound {
+        socket,
+        shared: false,
+        listening: false,
+    })
 }
 
 fn resolve(listener: &str, given: &str) -> Result<SocketAddr, Error> {
@@ -132,8 +146,14 @@ fn resolve(listener: &str, given: &str) -> Result<SocketAddr, Error> {
         Some(port) => format!("[::]:{port}"),
         None => given.to_owned(),
     };
-    let unusable = || Error::Address { listener: listener.to_owned(), address: given.to_owned() };
-    text.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(unusable)
+    let unusable = || Error::Address {
+        listener: listener.to_owned(),
+        address: given.to_owned(),
+    };
+    text.to_socket_addrs()
+        .ok()
+        .and_then(|mut all| all.next())
+        .ok_or_else(unusable)
 }
 
 /// Sockets passed by LISTEN_FDS (sd_listen_fds(3)).
@@ -161,9 +181,14 @@ impl Passed {
     /// no name of its own choosing (systemd calls those after the unit, or `unknown`).
     fn take(&mut self, name: &str) -> Option<OwnedFd> {
         let is_generic = |given: &Option<String>| {
-            given.as_ref().is_none_or(|given| given == "unknown" || given.ends_with(".socket"))
+            given
+                .as_ref()
+                .is_none_or(|given| given == "unknown" || given.ends_with(".socket"))
         };
-        let by_name = self.0.iter().position(|(given, _)| given.as_deref() == Some(name));
+        let by_name = self
+            .0
+            .iter()
+            .position(|(given, _)| given.as_deref() == Some(name));
         let index = by_name.or_else(|| self.0.iter().position(|(given, _)| is_generic(given)))?;
         Some(self.0.remove(index).1)
     }
@@ -187,7 +212,14 @@ mod tests {
                 assert_eq!(address.to_string(), expected);
             }
         }
-        for given in ["", "80", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", "[::1:80"] {
+        for given in [
+            "",
+            "80",
+            "127.0.0.1",
+            "127.0.0.1:http",
+            "127.0.0.1:70000",
+            "[::1:80",
+        ] {
             let error = resolve("public", given).unwrap_err();
             assert_eq!(error.exit_status().code(), 2);
             assert!(error.to_string().contains("public"), "{error}");

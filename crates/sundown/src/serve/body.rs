@@ -44,12 +44,21 @@ pin_project! {
 
 impl Body {
     pub(super) fn incoming(incoming: Incoming, limit: u64) -> Self {
-        Self { kind: Kind::Incoming { incoming, left: limit } }
+        Self {
+            kind: Kind::Incoming {
+                incoming,
+                left: limit,
+            },
+        }
     }
 
     /// A body of known bytes, for calling a service without a connection.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Full { full: Full::new(bytes.into()) } }
+        Self {
+            kind: Kind::Full {
+                full: Full::new(bytes.into()),
+            },
+        }
     }
 }
 
@@ -62,11 +71,13 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.project().kind.project() {
-            KindProjection::Full { full } => {
-                full.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
-            }
+            KindProjection::Full { full } => full
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
             KindProjection::Incoming { incoming, left } => {
-                let Some(frame) = ready!(incoming.poll_frame(cx)) else { return Poll::Ready(None) };
+                let Some(frame) = ready!(incoming.poll_frame(cx)) else {
+                    return Poll::Ready(None);
+                };
                 let frame = frame.map_err(BodyError::Connection)?;
                 let length = frame.data_ref().map_or(0, |data| data.remaining() as u64);
                 match left.checked_sub(length) {

@@ -80,13 +80,19 @@ async fn http1<S: HttpService>(mut io: Io, exchanges: Exchanges<S>, connection: 
             match until_ordered(Pin::new(&mut hyper), connection).await {
                 Heard::Done(result) => {
                     let upgraded = result.is_ok() && hyper.into_parts().is_none();
-                    return if upgraded { connection.upgrades() } else { note(connection, result) };
+                    return if upgraded {
+                        connection.upgrades()
+                    } else {
+                        note(connection, result)
+                    };
                 }
                 Heard::Order(order) if applies(order, connection) => break order,
                 Heard::Order(_) => {}
             }
         };
-        let Some(parts) = hyper.into_parts() else { return };
+        let Some(parts) = hyper.into_parts() else {
+            return;
+        };
         match end(parts.io, parts.read_buf, order, connection).await {
             Some(again) => io = again,
             None => return,
@@ -155,7 +161,10 @@ enum Heard<T> {
 }
 
 /// Polls until the future is done or an order has come; what has arrived goes before the order.
-async fn until_ordered<F: Future>(mut future: Pin<&mut F>, connection: &Connection) -> Heard<F::Output> {
+async fn until_ordered<F: Future>(
+    mut future: Pin<&mut F>,
+    connection: &Connection,
+) -> Heard<F::Output> {
     poll_fn(|cx| {
         connection.register(cx.waker());
         if let Poll::Ready(done) = future.as_mut().poll(cx) {

@@ -120,7 +120,10 @@ mod tests {
         let done = message(libc::NLMSG_DONE as u16, 0);
         let goes = count_messages(&[one.clone(), other.clone()].concat(), 80);
         assert!(matches!(goes, Ok(Dump::Goes(1))));
-        assert!(matches!(count_messages(&[one, other, done].concat(), 80), Ok(Dump::Done(1))));
+        assert!(matches!(
+            count_messages(&[one, other, done].concat(), 80),
+            Ok(Dump::Done(1))
+        ));
         let error = message(libc::NLMSG_ERROR as u16, 0);
         assert!(count_messages(&error, 80).is_err());
         assert!(count_messages(&[0; 20], 80).is_err());

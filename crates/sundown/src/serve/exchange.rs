@@ -101,20 +101,36 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
         };
         let version = request.version();
         let call = if declared_length(&request).is_some_and(|length| length > self.body_limit) {
-            Call::Refused { status: StatusCode::PAYLOAD_TOO_LARGE }
+            Call::Refused {
+                status: StatusCode::PAYLOAD_TOO_LARGE,
+            }
         } else {
             let mut request = request.map(|incoming| Body::incoming(incoming, self.body_limit));
             #[cfg(feature = "axum")]
-            request.extensions_mut().insert(axum::extract::ConnectInfo(self.connection.peer));
+            request
+                .extensions_mut()
+                .insert(axum::extract::ConnectInfo(self.connection.peer));
             request.extensions_mut().insert(context);
-            Call::Served { future: self.service.clone().oneshot(request) }
+            Call::Served {
+                future: self.service.clone().oneshot(request),
+            }
         };
-        Responding { call, exchange: Some(exchange), version }
+        Responding {
+            call,
+            exchange: Some(exchange),
+            version,
+        }
     }
 }
 
 fn declared_length<B>(request: &Request<B>) -> Option<u64> {
-    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    request
+        .headers()
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Holds a request's entry until its response is written; a response that is dropped before its
@@ -133,7 +149,9 @@ impl Drop for Exchange {
         if self.finished {
             counters.requests_finished.fetch_add(1, Ordering::Relaxed);
             if core.is_closing() {
-                counters.requests_during_stop.fetch_add(1, Ordering::Relaxed);
+                counters
+                    .requests_during_stop
+                    .fetch_add(1, Ordering::Relaxed);
             }
         } else {
             self.context.cancel();
@@ -187,7 +205,9 @@ impl<S: HttpService> Future for Responding<S> {
         let status = response.status();
         response.body_mut().note_status(status);
         if closing && *this.version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))
     }
@@ -220,7 +240,9 @@ where
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+    owned
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
 }
 
 pin_project! {
@@ -251,7 +273,14 @@ impl<B: HttpBody<Data = Bytes>> Tracked<B> {
     fn new(body: Option<B>, exchange: Exchange) -> Self {
         let whole = body.as_ref().is_none_or(HttpBody::is_end_stream);
         let declared = body.as_ref().and_then(|body| body.size_hint().exact());
-        Self { body, end: End { exchange, whole, declared } }
+        Self {
+            body,
+            end: End {
+                exchange,
+                whole,
+                declared,
+            },
+        }
     }
 }
 
@@ -275,7 +304,9 @@ where
         cx: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        let Some(mut body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        let Some(mut body) = this.body.as_pin_mut() else {
+            return Poll::Ready(None);
+        };
         let frame = ready!(body.as_mut().poll_frame(cx));
         match &frame {
             None => this.end.whole = true,
@@ -294,6 +325,8 @@ where
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }

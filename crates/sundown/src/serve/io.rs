@@ -46,7 +46,12 @@ struct Ending {
 
 impl Io {
     pub(super) fn new(stream: TcpStream, registered: Registered) -> Self {
-        Self { stream, rewound: Bytes::new(), ending: None, registered }
+        Self {
+            stream,
+            rewound: Bytes::new(),
+            ending: None,
+            registered,
+        }
     }
 
     pub(super) fn connection(&self) -> &Arc<Connection> {
@@ -55,7 +60,10 @@ impl Io {
 
     /// Puts bytes back, to be read again.
     pub(super) fn rewind(&mut self, bytes: Bytes) {
-        debug_assert!(self.rewound.is_empty(), "bytes are put back before they are read again");
+        debug_assert!(
+            self.rewound.is_empty(),
+            "bytes are put back before they are read again"
+        );
         self.rewound = bytes;
     }
 
@@ -116,7 +124,11 @@ impl Io {
                 return Poll::Ready(Ok(()));
             }
             let pause = Box::pin(sleep(QUIET));
-            self.ending = Some(Box::new(Ending { began: Instant::now(), unsent: usize::MAX, pause }));
+            self.ending = Some(Box::new(Ending {
+                began: Instant::now(),
+                unsent: usize::MAX,
+                pause,
+            }));
         }
         loop {
             if let Poll::Ready(gone) = self.poll_discard(cx)
@@ -133,7 +145,10 @@ impl Io {
                 return Poll::Ready(Ok(()));
             }
             ending.unsent = unsent;
-            ending.pause.as_mut().reset(tokio::time::Instant::now() + QUIET);
+            ending
+                .pause
+                .as_mut()
+                .reset(tokio::time::Instant::now() + QUIET);
         }
     }
 

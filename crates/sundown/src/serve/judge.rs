@@ -109,7 +109,11 @@ fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judge
 }
 
 fn at_or_now(now: Instant, at: Instant, order: Order) -> Judgement {
-    if now >= at { Judgement::Now(order) } else { Judgement::At(at) }
+    if now >= at {
+        Judgement::Now(order)
+    } else {
+        Judgement::At(at)
+    }
 }
 
 #[cfg(test)]
@@ -127,50 +131,143 @@ mod tests {
     fn each_kind_of_connection_ends_when_it_should() {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
-        let serving = Stage { closing_since: None, draining: false, linger: Duration::from_secs(1) };
-        let lame = Stage { closing_since: Some(at(100)), ..serving };
-        let draining = Stage { draining: true, ..lame };
-        let view = |protocol, activity| View { protocol, activity, served: true, told: None };
+        let serving = Stage {
+            closing_since: None,
+            draining: false,
+            linger: Duration::from_secs(1),
+        };
+        let lame = Stage {
+            closing_since: Some(at(100)),
+            ..serving
+        };
+        let draining = Stage {
+            draining: true,
+            ..lame
+        };
+        let view = |protocol, activity| View {
+            protocol,
+            activity,
+            served: true,
+            told: None,
+        };
         use Activity::*;
         use Judgement::*;
         use Protocol::*;
         let table = [
-            ("kept while serving", 100, view(Http1, Idle(at(50))), serving, At(at(125))),
-            ("keep-alive is over", 125, view(Http1, Idle(at(50))), serving, Now(Order::Close)),
-            ("a silent one as well", 125, view(Unknown, Idle(at(50))), serving, Now(Order::Close)),
-            ("busy is left alone", 999, view(Http1, Busy), draining, Never),
-            ("half a head has its own time", 100, view(Http1, Head(at(95))), draining, At(at(105))),
-            ("half a head is over", 105, view(Http1, Head(at(95))), draining, Now(Order::HeadTimeout)),
-            ("no linger ends while lame", 110, view(Http1, Idle(at(90))), lame, At(at(165))),
-            ("linger from closing", 100, view(Http1, Idle(at(50))), draining, At(at(101))),
-            ("linger from idle", 103, view(Http1, Idle(at(103))), draining, At(at(104))),
-            ("linger is over", 104, view(Http1, Idle(at(103))), draining, Now(Order::Close)),
-            ("goaway while lame", 100, view(Http2, Busy), lame, Now(Order::GoAway)),
+            (
+                "kept while serving",
+                100,
+                view(Http1, Idle(at(50))),
+                serving,
+                At(at(125)),
+            ),
+            (
+                "keep-alive is over",
+                125,
+                view(Http1, Idle(at(50))),
+                serving,
+                Now(Order::Close),
+            ),
+            (
+                "a silent one as well",
+                125,
+                view(Unknown, Idle(at(50))),
+                serving,
+                Now(Order::Close),
+            ),
+            (
+                "busy is left alone",
+                999,
+                view(Http1, Busy),
+                draining,
+                Never,
+            ),
+            (
+                "half a head has its own time",
+                100,
+                view(Http1, Head(at(95))),
+                draining,
+                At(at(105)),
+            ),
+            (
+                "half a head is over",
+                105,
+                view(Http1, Head(at(95))),
+                draining,
+                Now(Order::HeadTimeout),
+            ),
+            (
+                "no linger ends while lame",
+                110,
+                view(Http1, Idle(at(90))),
+                lame,
+                At(at(165)),
+            ),
+            (
+                "linger from closing",
+                100,
+                view(Http1, Idle(at(50))),
+                draining,
+                At(at(101)),
+            ),
+            (
+                "linger from idle",
+                103,
+                view(Http1, Idle(at(103))),
+                draining,
+                At(at(104)),
+            ),
+            (
+                "linger is over",
+                104,
+                view(Http1, Idle(at(103))),
+                draining,
+                Now(Order::Close),
+            ),
+            (
+                "goaway while lame",
+                100,
+                view(Http2, Busy),
+                lame,
+                Now(Order::GoAway),
+            ),
             (
                 "no goaway at the handshake of a lame duck",
                 100,
-                View { served: false, ..view(Http2, Idle(at(100))) },
+                View {
+                    served: false,
+                    ..view(Http2, Idle(at(100)))
+                },
                 lame,
                 At(at(175)),
             ),
             (
                 "goaway to all when draining",
                 100,
-                View { served: false, ..view(Http2, Idle(at(100))) },
+                View {
+                    served: false,
+                    ..view(Http2, Idle(at(100)))
+                },
                 draining,
                 Now(Order::GoAway),
             ),
             (
                 "streams after goaway are waited for",
                 300,
-                View { told: Some(at(100)), ..view(Http2, Busy) },
+                View {
+                    told: Some(at(100)),
+                    ..view(Http2, Busy)
+                },
                 draining,
                 Never,
             ),
             (
                 "no answer to goaway",
                 101,
-                View { told: Some(at(100)), ..view(Http2, Idle(at(90))) },
+                View {
+                    told: Some(at(100)),
+                    ..view(Http2, Idle(at(90)))
+                },
                 draining,
                 Now(Order::Close),
             ),

@@ -112,7 +112,12 @@ impl Registered {
         });
         lock(&connections.open).insert(connection.id, connection.clone());
         lock(&connections.counts).accepted += 1;
-        Self { connection, core: core.clone(), _guard: guard, _place: place }
+        Self {
+            connection,
+            core: core.clone(),
+            _guard: guard,
+            _place: place,
+        }
     }
 }
 
@@ -217,10 +222,16 @@ impl Connection {
     }
 
     fn fate(&self) -> Fate {
-        [Fate::Ended, Fate::ClosedIdle, Fate::HeadTimeout, Fate::Failed, Fate::CutOff]
-            .into_iter()
-            .find(|fate| *fate as u8 == self.fate.load(Ordering::Relaxed))
-            .unwrap_or(Fate::Failed)
+        [
+            Fate::Ended,
+            Fate::ClosedIdle,
+            Fate::HeadTimeout,
+            Fate::Failed,
+            Fate::CutOff,
+        ]
+        .into_iter()
+        .find(|fate| *fate as u8 == self.fate.load(Ordering::Relaxed))
+        .unwrap_or(Fate::Failed)
     }
 
     /// Lets the connection's task be woken by orders.
@@ -308,7 +319,12 @@ impl Connection {
             return named
                 .map(|request| {
                     let name = format!("{} {}", request.method, request.uri.path());
-                    CutOff::new(Work::Request, name, peer, now.saturating_duration_since(request.since))
+                    CutOff::new(
+                        Work::Request,
+                        name,
+                        peer,
+                        now.saturating_duration_since(request.since),
+                    )
                 })
                 .collect();
         }
@@ -319,7 +335,12 @@ impl Connection {
             _ => return Vec::new(),
         };
         let age = now.saturating_duration_since(self.since());
-        vec![CutOff::new(work, "(unread or unsent)".to_owned(), peer, age)]
+        vec![CutOff::new(
+            work,
+            "(unread or unsent)".to_owned(),
+            peer,
+            age,
+        )]
     }
 }
 
@@ -336,7 +357,9 @@ impl Connections {
     /// What is under way, for the report.
     pub(crate) fn open_requests(&self, now: Instant) -> Vec<CutOff> {
         let open: Vec<_> = lock(&self.open).values().cloned().collect();
-        open.iter().flat_map(|connection| connection.open_work(now)).collect()
+        open.iter()
+            .flat_map(|connection| connection.open_work(now))
+            .collect()
     }
 
     /// Wakes the reaper: the phase has changed.

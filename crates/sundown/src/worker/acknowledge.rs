@@ -29,7 +29,12 @@ pub(super) struct Ledger<R> {
 
 impl<R> Ledger<R> {
     pub(super) fn new(mode: Acknowledge) -> Self {
-        Self { mode, batches: VecDeque::new(), done: Vec::new(), failed: false }
+        Self {
+            mode,
+            batches: VecDeque::new(),
+            done: Vec::new(),
+            failed: false,
+        }
     }
 
     /// Notes a pulled batch.
@@ -61,7 +66,10 @@ impl<R> Ledger<R> {
     }
 
     fn count_off(&mut self) -> bool {
-        let oldest = self.batches.front_mut().expect("an item that settles was pulled");
+        let oldest = self
+            .batches
+            .front_mut()
+            .expect("an item that settles was pulled");
         *oldest -= 1;
         let complete = *oldest == 0;
         if complete {
@@ -98,7 +106,11 @@ mod tests {
             (Position, Some(4), &[&[1], &[2], &[3]]),
         ];
         for (mode, failing, expected) in table {
-            assert_eq!(acknowledged(mode, failing), expected, "{mode:?}, {failing:?} fails");
+            assert_eq!(
+                acknowledged(mode, failing),
+                expected,
+                "{mode:?}, {failing:?} fails"
+            );
         }
     }
 }

@@ -86,7 +86,12 @@ impl<S: Source> Consumer<S> {
         Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let handler = Box::new(move |item, ctx| Box::pin(handler(item, ctx)) as Handled);
-        Self { source, handler, concurrency: 1, mode: Acknowledge::default() }
+        Self {
+            source,
+            handler,
+            concurrency: 1,
+            mode: Acknowledge::default(),
+        }
     }
 
     /// How many items are handled at a time; at least 1.
@@ -162,7 +167,9 @@ impl<S: Source> Consumer<S> {
         let Delivery { receipt, item } = delivery;
         let task = AbortOnDropHandle::new(tokio::spawn((self.handler)(item, ctx.clone())));
         async move {
-            let result = task.await.unwrap_or_else(|join| Err(panic_text(join).into()));
+            let result = task
+                .await
+                .unwrap_or_else(|join| Err(panic_text(join).into()));
             (receipt, result)
         }
     }
