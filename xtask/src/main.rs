@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 the promise holds, 1 it is broken, 2 it could not be found out.
 
+mod bench;
 mod ci;
 mod peer;
 mod peers;
@@ -26,6 +27,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    Bench(bench::Arguments),
     Ci(ci::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> anyhow::Result<Verdict> {
     let workspace = Workspace::find()?;
     match chore {
+        Chore::Bench(arguments) => bench::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),

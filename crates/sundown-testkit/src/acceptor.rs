@@ -19,6 +19,11 @@ pub(crate) struct Acceptor {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// Asks the acceptor to close the listener.
+    closing: Gate,
+    /// Tells that it has.
+    closed: Gate,
+    /// Asks the connections to end.
     stopping: Gate,
     accepted: AtomicUsize,
 }
@@ -35,7 +40,7 @@ impl Acceptor {
         let shared = Arc::new(Shared::default());
         let thread = thread::spawn({
             let shared = Arc::clone(&shared);
-            move || accept(&listener, &shared, &serve)
+            move || accept(listener, &shared, &serve)
         });
         Self {
             addr,
@@ -55,9 +60,12 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        self.shared.stopping.open();
+        self.shared.closing.open();
         // Wakes the acceptor; if it has gone already there is nobody to wake.
         let _ = TcpStream::connect(self.addr);
+        // The listener goes first: a client that is cut off finds nobody to reconnect to.
+        self.shared.closed.wait();
+        self.shared.stopping.open();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -65,13 +73,13 @@ impl Drop for Acceptor {
 }
 
 fn accept(
-    listener: &TcpListener,
+    listener: TcpListener,
     shared: &Shared,
     serve: &(dyn Fn(usize, Connection<'_>) -> io::Result<()> + Sync),
 ) {
     thread::scope(|scope| {
         while let Ok((stream, _)) = listener.accept() {
-            if shared.stopping.is_open() {
+            if shared.closing.is_open() {
                 break;
             }
             let index = shared.accepted.fetch_add(1, Ordering::SeqCst);
@@ -80,6 +88,8 @@ fn accept(
                 let _ = connection.and_then(|connection| serve(index, connection));
             });
         }
+        drop(listener);
+        shared.closed.open();
     });
 }
 

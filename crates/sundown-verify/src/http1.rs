@@ -15,9 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
+use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
-use crate::tcp::{TcpState, Window, connect, end_of_connect};
+use crate::tcp::{Look, TcpState, Window, connect, end_of_connect};
 use message::{Reader, Response, encode_head};
 
 /// Is an HTTP/1.1 connection from the client's side.
@@ -97,9 +97,7 @@ impl Connection {
         while !rest.is_empty() {
             match self.stream.write(rest).await {
                 Ok(written) => {
-                    exchange
-                        .after
-                        .get_or_insert_with(|| TcpState::of(&self.stream));
+                    exchange.after.get_or_insert_with(|| Look::at(&self.stream));
                     exchange.written += written;
                     rest = &rest[written..];
                 }
@@ -130,7 +128,9 @@ impl Connection {
         {
             exchange.end_with(End::Hung, None);
         }
-        exchange.finally = Some(TcpState::of(&self.stream));
+        if exchange.end != Some(End::Answer) {
+            exchange.finally = Some(Look::at(&self.stream));
+        }
         if !exchange.responses.is_empty() {
             self.reuse = Reuse::Reused;
         }
@@ -180,6 +180,7 @@ pub(crate) async fn open_stream(
         after: None,
         finally: None,
         sent: Sent::Nothing,
+        taken: Taken::Unknown,
         seen: Seen::Nothing,
         disclaimed: Disclaimed::No,
         end,
@@ -288,9 +289,9 @@ impl Letter {
 #[derive(Debug)]
 pub struct Exchange {
     reuse: Reuse,
-    before: TcpState,
-    after: Option<TcpState>,
-    finally: Option<TcpState>,
+    before: Look,
+    after: Option<Look>,
+    finally: Option<Look>,
     head: usize,
     length: usize,
     written: usize,
@@ -303,8 +304,8 @@ pub struct Exchange {
 impl Exchange {
     /// Looks at the connection before the first byte is written, and ends at once if it is closed.
     pub(crate) fn new(connection: &Connection, letter: &Letter) -> Self {
-        let before = TcpState::of(&connection.stream);
-        let end = match before {
+        let before = Look::at(&connection.stream);
+        let end = match before.state {
             TcpState::Close => Some(End::Reset),
             state if state.peer_has_closed() => Some(End::Eof),
             _ => None,
@@ -364,10 +365,11 @@ impl Exchange {
             } else {
                 self.reuse
             },
-            before: Some(self.before),
-            after: self.after,
-            finally: self.finally,
+            before: Some(self.before.state),
+            after: self.after.map(|look| look.state),
+            finally: self.finally.map(|look| look.state),
             sent: self.sent(),
+            taken: self.taken(),
             seen,
             disclaimed,
             end: self.end.unwrap_or(End::Hung),
@@ -380,6 +382,21 @@ impl Exchange {
             written if written < self.head => Sent::PartOfHead,
             written if written < self.length => Sent::PartOfBody,
             _ => Sent::All,
+        }
+    }
+
+    /// Finds the first look after the end of the connection had arrived: the server's FIN
+    /// acknowledges all that had reached it before.
+    fn taken(&self) -> Taken {
+        let looks = [self.after, self.finally];
+        match looks
+            .into_iter()
+            .flatten()
+            .find(|look| look.state.peer_has_closed())
+        {
+            None => Taken::Unknown,
+            Some(look) if look.acked > self.before.acked => Taken::Some,
+            Some(_) => Taken::Nothing,
         }
     }
 
@@ -457,5 +474,57 @@ impl Pacer {
             self.pauses_left -= 1;
             sleep(Self::PAUSE).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::{Declined, Outcome, judge};
+    use sundown_testkit::Step::*;
+    use sundown_testkit::{Gate, Scripted, Step};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// Lets the server's end of an idle connection pass between the look and the write.
+    async fn cross(end: impl Into<Vec<Step>>) -> Evidence {
+        let looked = Gate::new();
+        let mut script = vec![ReadHead, Answer, Wait(looked.clone())];
+        script.extend(end.into());
+        let server = Scripted::always(script);
+        let letter = Letter::new(&[Request::get("/fast")], server.addr());
+        let mut connection = Connection::open(server.addr(), Window::Usual, LIMIT)
+            .await
+            .unwrap();
+        connection.exchange(&letter, LIMIT).await;
+
+        let mut exchange = Exchange::new(&connection, &letter);
+        looked.open();
+        connection.closed_by_peer().await;
+        connection.write(&letter, &mut exchange).await;
+        connection
+            .read(&letter, &mut exchange, Instant::now() + LIMIT)
+            .await;
+        exchange.evidence(0)
+    }
+
+    #[tokio::test]
+    async fn a_request_that_crosses_a_close_is_declined() {
+        let evidence = cross([Close]).await;
+        assert_eq!(
+            judge(&evidence),
+            Outcome::Declined(Declined::Crossed),
+            "{evidence:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_that_crosses_a_lingering_close_is_declined() {
+        let evidence = cross([Fin, ReadHead, Hold]).await;
+        assert_eq!(
+            judge(&evidence),
+            Outcome::Declined(Declined::Crossed),
+            "{evidence:?}"
+        );
     }
 }

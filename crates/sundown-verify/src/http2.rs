@@ -9,7 +9,6 @@ mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::http1::message::{KEPT, Response};
 use crate::http1::{Unmade, open_stream};
-use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
+use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
 use crate::tcp::{TcpState, Window};
 use wire::{Ear, Wire};
@@ -29,7 +28,6 @@ pub struct Session {
     send: SendRequest<Bytes>,
     wire: Arc<Wire>,
     target: SocketAddr,
-    served: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -49,12 +47,7 @@ impl Session {
         match handshake {
             Ok((send, connection)) => {
                 tokio::spawn(connection);
-                Ok(Self {
-                    send,
-                    wire,
-                    target,
-                    served: Arc::default(),
-                })
+                Ok(Self { send, wire, target })
             }
             Err(error) => Err(unmade(&wire, error)),
         }
@@ -98,17 +91,14 @@ impl Session {
 
     fn exchange_begun(&self) -> Exchange {
         let before = self.wire.state();
-        let reuse = match self.served.load(Ordering::Relaxed) {
-            true => Reuse::Reused,
-            false => Reuse::Fresh,
-        };
         let evidence = Evidence {
             protocol: Protocol::Http2,
-            reuse,
+            reuse: Reuse::Fresh,
             before: Some(before),
             after: None,
             finally: None,
             sent: Sent::Nothing,
+            taken: Taken::Unknown,
             seen: Seen::Nothing,
             disclaimed: Disclaimed::No,
             end: End::Hung,
@@ -176,6 +166,9 @@ impl Session {
     fn finish(&self, mut exchange: Exchange, asked: Result<Response, Failed>) -> Exchange {
         let evidence = &mut exchange.evidence;
         evidence.finally = Some(self.wire.state());
+        if self.wire.spoken() {
+            evidence.reuse = Reuse::Reused;
+        }
         evidence.after = exchange
             .stream
             .and_then(|stream| self.wire.after_headers(stream));
@@ -184,7 +177,6 @@ impl Session {
         }
         match asked {
             Ok(response) => {
-                self.served.store(true, Ordering::Relaxed);
                 let Response {
                     status,
                     persistence,
@@ -304,6 +296,7 @@ fn unmade(wire: &Wire, error: h2::Error) -> Unmade {
         after: Some(wire.state()),
         finally: Some(wire.state()),
         sent: Sent::Nothing,
+        taken: Taken::Unknown,
         seen: Seen::Nothing,
         disclaimed: Disclaimed::No,
         end: End::Reset,

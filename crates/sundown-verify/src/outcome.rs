@@ -36,9 +36,9 @@ pub enum Declined {
     Refused,
     /// An idle or silent connection was already closed when we came to write on it.
     IdleClosed,
-    /// The server's FIN and our first bytes passed each other: it came after the look before the
-    /// write and before the look after it. The race HTTP/1.1 leaves open on an idle connection
-    /// (RFC 9112 §9.5).
+    /// The server's FIN and our first bytes passed each other: it came after we had looked, and it
+    /// acknowledges none of them. The race HTTP/1.1 leaves open on an idle connection (RFC 9112
+    /// §9.5).
     Crossed,
     /// A pipelined request behind a response that said `Connection: close` (RFC 9112 §9.6), or an
     /// HTTP/2 stream above the GOAWAY's last, or refused (RFC 9113 §6.8, §8.7).
@@ -79,12 +79,15 @@ pub struct Evidence {
     pub reuse: Reuse,
     /// The connection's state just before the first byte was written; `None` if it was never made.
     pub before: Option<TcpState>,
-    /// The state just after the first write; `None` if nothing was written.
+    /// The state just after the first write; `None` if nothing was written. It tells no order: the
+    /// server may have read and closed before we could look.
     pub after: Option<TcpState>,
     /// The state when the exchange ended: for the description, not for the decision.
     pub finally: Option<TcpState>,
     /// How much of the request the kernel took from us.
     pub sent: Sent,
+    /// Whether the server's kernel had taken any of the request when the connection ended.
+    pub taken: Taken,
     /// How much of the response we saw.
     pub seen: Seen,
     /// Whether the protocol itself says that the request was not processed.
@@ -109,7 +112,7 @@ pub enum Reuse {
     Fresh,
     /// Made earlier and silent since.
     Preconnected,
-    /// It has answered before.
+    /// The server has spoken on it: an answer, or HTTP/2's preface.
     Reused,
 }
 
@@ -124,6 +127,18 @@ pub enum Sent {
     PartOfBody,
     /// All of it.
     All,
+}
+
+/// Says whether the server's kernel had taken any of a request when the connection ended, told by
+/// the acknowledgement that its FIN carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The connection did not end, or nobody looked.
+    Unknown,
+    /// Not a byte: the FIN was sent before any of ours arrived.
+    Nothing,
+    /// At least a byte.
+    Some,
 }
 
 /// Says how much of a response was read.
@@ -196,6 +211,7 @@ pub enum End {
 ///     after: Some(Established),
 ///     finally: None,
 ///     sent: Sent::All,
+///     taken: Taken::Unknown,
 ///     seen: Seen::Nothing,
 ///     disclaimed: Disclaimed::No,
 ///     end: End::Reset,
@@ -260,14 +276,12 @@ fn unwritten(evidence: &Evidence) -> Outcome {
 /// Tells whether the server's FIN was on its way while our first bytes were.
 ///
 /// A reset without a FIN is no crossing: the kernel answers a close with unread bytes by RST, so
-/// the server had the request and threw it away.
+/// the server had the request and threw it away. A server that half-closes a connection it has not
+/// spoken on may be blamed wrongly, because the kernel acknowledges the first bytes of a new
+/// connection at once, also behind a FIN.
 fn crossed(evidence: &Evidence) -> bool {
-    let fin_during_write = match evidence.after {
-        Some(TcpState::CloseWait) => true,
-        Some(TcpState::Close) => evidence.end == End::Eof,
-        _ => false,
-    };
-    evidence.protocol == Protocol::Http1 && fin_during_write
+    let fin = evidence.end == End::Eof || evidence.after == Some(TcpState::CloseWait);
+    evidence.protocol == Protocol::Http1 && fin && evidence.taken == Taken::Nothing
 }
 
 impl fmt::Display for Evidence {
@@ -299,6 +313,7 @@ mod tests {
         after: Some(Established),
         finally: Some(CloseWait),
         sent: Sent::All,
+        taken: Taken::Some,
         seen: Seen::Nothing,
         disclaimed: Disclaimed::No,
         end: End::Eof,
@@ -399,17 +414,19 @@ mod tests {
                 declined(Declined::IdleClosed),
             ),
             (
-                "FIN during the write",
+                "FIN that acknowledges nothing",
                 Evidence {
-                    after: Some(CloseWait),
+                    taken: Taken::Nothing,
                     ..BASE
                 },
                 declined(Declined::Crossed),
             ),
             (
-                "FIN during the write, then RST",
+                "FIN that acknowledges nothing, then a second write that fails",
                 Evidence {
-                    after: Some(Close),
+                    after: Some(CloseWait),
+                    taken: Taken::Nothing,
+                    end: End::Reset,
                     ..BASE
                 },
                 declined(Declined::Crossed),
@@ -451,9 +468,18 @@ mod tests {
                 "reset so fast that the look after the write saw it, but no FIN",
                 Evidence {
                     after: Some(Close),
+                    taken: Taken::Nothing,
                     ..reset
                 },
                 lost(Loss::Reset),
+            ),
+            (
+                "a server so fast that it read and closed before we could look",
+                Evidence {
+                    after: Some(CloseWait),
+                    ..BASE
+                },
+                lost(Loss::Eof),
             ),
             (
                 "reset of a new connection",
@@ -553,7 +579,7 @@ mod tests {
                 "HTTP/2 without GOAWAY has no crossing to excuse it",
                 Evidence {
                     protocol: Protocol::Http2,
-                    after: Some(CloseWait),
+                    taken: Taken::Nothing,
                     ..BASE
                 },
                 lost(Loss::Eof),

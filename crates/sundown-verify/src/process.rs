@@ -166,12 +166,23 @@ impl Spawn {
 /// Sets every signal to its default and the mask to `blocked`: both survive exec (signal(7)), and
 /// a test runner or `nohup` may have changed them.
 fn reset_signals(blocked: &[i32]) -> io::Result<()> {
-    // SAFETY: the calls take plain numbers, and pointers to a local set that is initialised by
-    // `sigemptyset` before it is read.
+    // The kernel's own `struct sigaction`, all zero: SIG_DFL, no flags, nothing masked. The C
+    // library's call would refuse the two signals it keeps for itself.
+    let default = [0_u64; 4];
+    const MASK_SIZE: usize = 8;
+    // SAFETY: the calls take plain numbers, a pointer to `default`, and pointers to a local set that
+    // is initialised by `sigemptyset` before it is read.
     unsafe {
         for signal in 1..=libc::SIGRTMAX() {
-            // SIGKILL, SIGSTOP and the C library's own signals refuse, and need no reset.
-            libc::signal(signal, libc::SIG_DFL);
+            // SIGKILL and SIGSTOP refuse, and need no reset.
+            let none = std::ptr::null_mut::<u64>();
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                none,
+                MASK_SIZE,
+            );
         }
         let mut mask = std::mem::zeroed::<libc::sigset_t>();
         libc::sigemptyset(&raw mut mask);

@@ -104,33 +104,6 @@ pub enum TcpState {
 }
 
 impl TcpState {
-    /// Asks the kernel for the state of a connection.
-    ///
-    /// The answer covers all segments that have arrived: the kernel works off the socket's backlog
-    /// first.
-    pub fn of(stream: &impl AsFd) -> TcpState {
-        // The first byte of `tcp_info` is the state, and the kernel copies no more than we ask for.
-        let mut state: u8 = 0;
-        let mut length = size_of_val(&state) as libc::socklen_t;
-        // SAFETY: the descriptor is borrowed, hence open, and the pointer and length describe
-        // `state`.
-        let result = unsafe {
-            libc::getsockopt(
-                stream.as_fd().as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_INFO,
-                (&raw mut state).cast(),
-                &raw mut length,
-            )
-        };
-        match (result, state) {
-            (0, TCP_ESTABLISHED) => TcpState::Established,
-            (0, TCP_CLOSE) => TcpState::Close,
-            (0, TCP_CLOSE_WAIT) => TcpState::CloseWait,
-            _ => TcpState::Other,
-        }
-    }
-
     /// Tells whether the server has ended the connection, in order or not.
     pub fn peer_has_closed(self) -> bool {
         matches!(self, TcpState::CloseWait | TcpState::Close)
@@ -147,15 +120,63 @@ impl TcpState {
     }
 }
 
+/// Is what the kernel knows of a connection at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// The connection's state.
+    pub state: TcpState,
+    /// How many bytes the server's kernel has acknowledged so far, give or take a constant.
+    pub acked: u64,
+}
+
+impl Look {
+    /// Asks the kernel (`TCP_INFO`, tcp(7)).
+    ///
+    /// The answer covers all segments that have arrived: the kernel works off the socket's backlog
+    /// first.
+    pub fn at(stream: &impl AsFd) -> Look {
+        let mut info = [0_u8; ACKED.end];
+        let mut length = info.len() as libc::socklen_t;
+        // SAFETY: the descriptor is borrowed, hence open, and the pointer and length describe
+        // `info`; the kernel writes no more than that.
+        let result = unsafe {
+            libc::getsockopt(
+                stream.as_fd().as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                info.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let state = match (result, info[0]) {
+            (0, TCP_ESTABLISHED) => TcpState::Established,
+            (0, TCP_CLOSE) => TcpState::Close,
+            (0, TCP_CLOSE_WAIT) => TcpState::CloseWait,
+            _ => TcpState::Other,
+        };
+        let acked = info[ACKED]
+            .try_into()
+            .expect("the range is as long as the number");
+        Look {
+            state,
+            acked: u64::from_ne_bytes(acked),
+        }
+    }
+}
+
 // The kernel's numbers, include/net/tcp_states.h.
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_CLOSE: u8 = 7;
 const TCP_CLOSE_WAIT: u8 = 8;
 
+/// Where `tcpi_bytes_acked` lies in `struct tcp_info`, include/uapi/linux/tcp.h; the C library's
+/// declaration ends before it.
+const ACKED: std::ops::Range<usize> = 120..128;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -191,11 +212,11 @@ mod tests {
     #[tokio::test]
     async fn the_state_tells_an_open_connection_from_a_closed_one() {
         let (mut client, server) = pair().await;
-        assert_eq!(TcpState::of(&client), TcpState::Established);
+        assert_eq!(Look::at(&client).state, TcpState::Established);
 
         drop(server);
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
-        assert_eq!(TcpState::of(&client), TcpState::CloseWait);
+        assert_eq!(Look::at(&client).state, TcpState::CloseWait);
     }
 
     #[tokio::test]
@@ -207,7 +228,20 @@ mod tests {
             .unwrap();
         drop(server);
         assert!(client.read(&mut [0]).await.is_err());
-        assert_eq!(TcpState::of(&client), TcpState::Close);
+        assert_eq!(Look::at(&client).state, TcpState::Close);
+    }
+
+    #[tokio::test]
+    async fn the_look_tells_what_the_other_side_has_acknowledged() {
+        let (mut client, mut server) = pair().await;
+        let before = Look::at(&client);
+
+        client.write_all(b"request").await.unwrap();
+        server.read_exact(&mut [0; 7]).await.unwrap();
+        server.write_all(b"a").await.unwrap();
+        client.read_exact(&mut [0]).await.unwrap();
+
+        assert_eq!(Look::at(&client).acked, before.acked + 7);
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ enum Stop {
 
 /// Serves until SIGTERM; then empties the queue and answers what is in it, or is killed by it.
 async fn serve(stop: Stop) {
-    let mut listener = TcpListener::bind(std::env::var("ADDR").unwrap())
+    let listener = TcpListener::bind(std::env::var("ADDR").unwrap())
         .await
         .unwrap();
     let mut connections = JoinSet::new();
@@ -47,13 +47,13 @@ async fn serve(stop: Stop) {
         std::future::pending::<()>().await;
     }
     signal(SignalKind::terminate()).unwrap().recv().await;
-    while let Some(stream) = accept_now(&mut listener) {
+    while let Some(stream) = accept_now(&listener) {
         connections.spawn(answer_one(stream));
     }
     connections.join_all().await;
 }
 
-fn accept_now(listener: &mut TcpListener) -> Option<TcpStream> {
+fn accept_now(listener: &TcpListener) -> Option<TcpStream> {
     let listener = socket2::SockRef::from(listener);
     let (stream, _) = listener.accept().ok()?;
     stream.set_nonblocking(true).unwrap();

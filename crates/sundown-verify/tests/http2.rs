@@ -71,7 +71,7 @@ async fn a_connection_closed_without_goaway_loses_its_streams() {
 
 #[tokio::test]
 async fn a_connection_reset_loses_its_streams() {
-    let lost = Outcome::Lost(Loss::BacklogReset);
+    let lost = Outcome::Lost(Loss::Reset);
     assert_eq!(ask_twice([Reset]).await, (lost, lost));
 }
 

@@ -11,7 +11,10 @@
 //!     App::new("hello")
 //!         .grace(Duration::from_secs(25))
 //!         .http("127.0.0.1:0", router) // port 0: any free one; it is told on stderr
-//!         .worker("mailer", |ctx| async move { Ok(ctx.draining().await) })
+//!         .worker("mailer", |ctx| async move {
+//!             ctx.draining().await; // a loop that sends what is due, until then
+//!             Ok(())
+//!         })
 //!         .post_cleanup("cache", || async { /* write it out */ })
 //! #       .stop_when(async {})
 //!         .run()
@@ -102,5 +105,5 @@ pub use report::{
     ConnectionCounts, CutOff, HookOutcome, HookReport, ListenerReport, ListenerStop, PhaseReport,
     REPORT_SCHEMA, Report, RequestCounts, Work,
 };
-pub use serve::{Address, Body, BodyError, HttpService};
-pub use worker::{Acknowledge, Consumer, Delivery, OnDeath, Source, Worker};
+pub use serve::{Address, Body, HttpService};
+pub use worker::{Acknowledge, Consumer, Delivery, OnDeath, Pulled, Source, Worker};

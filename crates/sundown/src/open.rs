@@ -69,7 +69,7 @@ impl Core {
     pub(crate) fn whats_open(&self, now: Instant) -> Vec<CutOff> {
         let mut open = self.tasks.list(now);
         open.extend(self.connections.open_requests(now));
-        open.sort_by(|a, b| b.age.cmp(&a.age));
+        open.sort_by_key(|work| std::cmp::Reverse(work.age));
         open
     }
 }

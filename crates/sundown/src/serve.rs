@@ -20,7 +20,7 @@ mod registry;
 use std::time::Duration;
 
 pub use bind::Address;
-pub use body::{Body, BodyError};
+pub use body::Body;
 pub use exchange::HttpService;
 
 pub(crate) use accept::{Listening, Serve, start};

@@ -23,7 +23,7 @@ use crate::open::Tracked;
 use crate::report::Work;
 
 pub use acknowledge::Acknowledge;
-pub use consumer::{Consumer, Delivery, Source};
+pub use consumer::{Consumer, Delivery, Pulled, Source};
 
 type WorkerFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::frames::{Frame, Frames};
 use crate::outcome::{Disclaimed, End};
-use crate::tcp::TcpState;
+use crate::tcp::{Look, TcpState};
 
 /// Shares a TCP connection, and what was overheard on it.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Wire {
 /// What was overheard so far.
 #[derive(Debug, Default)]
 struct Heard {
+    spoken: bool,
     goaway: Option<u32>,
     resets: HashMap<u32, u32>,
     /// The connection's state just after the write that carried a stream's HEADERS.
@@ -51,12 +52,17 @@ impl Wire {
 
     /// Asks the kernel for the connection's state.
     pub(crate) fn state(&self) -> TcpState {
-        TcpState::of(&self.stream)
+        Look::at(&self.stream).state
     }
 
     /// Tells whether the server said GOAWAY.
     pub(crate) fn going_away(&self) -> bool {
         self.heard().goaway.is_some()
+    }
+
+    /// Tells whether the server has said anything yet.
+    pub(crate) fn spoken(&self) -> bool {
+        self.heard().spoken
     }
 
     /// Tells what the server said about not processing a stream.
@@ -169,6 +175,7 @@ impl AsyncRead for Ear {
                     return Poll::Ready(Ok(()));
                 }
                 Ok(read) => {
+                    wire.heard().spoken = true;
                     inbound.pass(&buf.initialize_unfilled()[..read], |frame| {
                         wire.hear_from_server(frame);
                     });

@@ -49,10 +49,7 @@ pub(crate) type Serve =
     Box<dyn FnOnce(Arc<Core>, Listening) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Forgets the service's type.
-pub(crate) fn start<S: HttpService>(service: S) -> Serve
-where
-    S: Sync,
-{
+pub(crate) fn start<S: HttpService + Sync>(service: S) -> Serve {
     Box::new(move |core, listening| Box::pin(run(core, listening, service)))
 }
 

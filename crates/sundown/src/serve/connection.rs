@@ -29,9 +29,10 @@ pub(super) async fn serve<S: HttpService>(io: Io, exchanges: Exchanges<S>) {
     let connection = io.connection().clone();
     let mut conversation = pin!(converse(io, exchanges));
     poll_fn(|cx| {
-        // Looked at before and after: the order may come while the conversation is polled.
+        // First of all: a conversation that is always ready must not outlive the cut.
         if connection.is_cut() {
-            return Poll::Ready(connection.set_fate(Fate::CutOff));
+            connection.set_fate(Fate::CutOff);
+            return Poll::Ready(());
         }
         conversation.as_mut().poll(cx)
     })

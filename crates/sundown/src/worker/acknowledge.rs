@@ -95,7 +95,8 @@ mod tests {
     #[test]
     fn each_mode_acknowledges_in_order() {
         use Acknowledge::*;
-        let table: [(Acknowledge, Option<u32>, &[&[u32]]); 8] = [
+        type Acknowledged = &'static [&'static [u32]];
+        let table: [(Acknowledge, Option<u32>, Acknowledged); 8] = [
             (Each, None, &[&[1], &[2], &[3], &[4], &[5]]),
             (Each, Some(2), &[&[1], &[3], &[4], &[5]]),
             (Batch, None, &[&[1, 2, 3], &[4, 5]]),

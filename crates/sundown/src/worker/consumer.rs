@@ -25,6 +25,9 @@ pub struct Delivery<R, T> {
     pub item: T,
 }
 
+/// What a pull gives: a batch, in order.
+pub type Pulled<R, T> = Result<Vec<Delivery<R, T>>, BoxError>;
+
 /// Where a consumer gets its items: a queue, a log, an outbox table.
 pub trait Source: Send + 'static {
     /// What is handled.
@@ -40,9 +43,7 @@ pub trait Source: Send + 'static {
     ///
     /// # Cancel safety
     /// Must lose nothing when the future is dropped: it is, whenever an item is done.
-    fn pull(
-        &mut self,
-    ) -> impl Future<Output = Result<Vec<Delivery<Self::Receipt, Self::Item>>, BoxError>> + Send;
+    fn pull(&mut self) -> impl Future<Output = Pulled<Self::Receipt, Self::Item>> + Send;
 
     /// Acknowledges handled items, in the order in which they were pulled. In
     /// [`Acknowledge::Position`] mode the one receipt stands for all before it.

@@ -1,0 +1,164 @@
+//! A service with every way to be difficult, for the tests: `trial [MODE]`.
+//!
+//! It listens on a free port and says so on stderr. Each mode adds one difficulty.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{ConnectInfo, Query};
+use axum::http::StatusCode;
+use axum::{Router, routing};
+use serde::Deserialize;
+use sundown::{App, BoxError, Context, Hook, Listener, OnDeath, Worker};
+
+fn main() -> ExitCode {
+    let mode = std::env::args().nth(1).unwrap_or_default();
+    let app = App::new("trial");
+    let handle = app.handle();
+    let app = match mode.as_str() {
+        "" => app,
+        "never-starts" => app.on_start("never", std::future::pending::<()>),
+        "fails-to-start" => app
+            .hook(Hook::on_start("first", || async {
+                eprintln!("started first")
+            }))
+            .hook(Hook::on_start("second", || async {
+                Err::<(), _>("no second")
+            }))
+            .post_cleanup("first", || async { eprintln!("released first") })
+            .post_cleanup("second", || async { eprintln!("released second") }),
+        "releases" => app
+            .post_cleanup("oldest", || async { eprintln!("released oldest") })
+            .post_cleanup("panics", || async { release_badly() })
+            .hook(
+                Hook::post_cleanup("last", || async { eprintln!("released last") }).after("oldest"),
+            )
+            .pre_shutdown("deregister", || async { eprintln!("deregistered") }),
+        "worker-dies" => app.add_worker(
+            Worker::new("mortal", |_| async { Err("out of luck".into()) })
+                .on_death(OnDeath::StopService),
+        ),
+        "worker-restarts" => {
+            let mut lives = 0;
+            app.worker("stubborn", move |ctx| {
+                lives += 1;
+                eprintln!("life {lives}");
+                let first = lives == 1;
+                async move {
+                    assert!(!first, "the first life ends early");
+                    ctx.draining().await;
+                    Ok(())
+                }
+            })
+        }
+        "worker-never-ends" => app.worker("endless", |_| std::future::pending()),
+        "workers-only" => {
+            return App::new("trial")
+                .worker("one", |_| done("one"))
+                .worker("two", |_| done("two"))
+                .run();
+        }
+        "nothing" => return App::new("trial").run(),
+        "stops-itself" => app.worker("suicidal", move |_| {
+            handle.shutdown("enough");
+            std::future::ready(Ok::<(), BoxError>(()))
+        }),
+        "two-of-a-name" => app.http("127.0.0.1:0", router()),
+        other => {
+            eprintln!("no such mode: {other}");
+            return ExitCode::from(2);
+        }
+    };
+    let address = std::env::var("TRIAL_ADDRESS").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
+    let listener = Listener::http(address, router())
+        .head_timeout(Duration::from_millis(300))
+        .body_limit(Some(1 << 20));
+    app.listener(listener).run()
+}
+
+async fn done(name: &str) -> Result<(), BoxError> {
+    eprintln!("{name} is done");
+    Ok(())
+}
+
+fn release_badly() {
+    panic!("released badly")
+}
+
+#[derive(Deserialize)]
+struct Pause {
+    ms: u64,
+}
+
+fn router() -> Router {
+    Router::new()
+        .route("/", routing::get(|| async { "ok" }))
+        .route("/slow", routing::get(slow))
+        .route("/never", routing::get(std::future::pending::<()>))
+        .route("/patient", routing::get(patient))
+        .route("/panic", routing::get(panics))
+        .route("/spin", routing::get(spin))
+        .route("/block", routing::get(block))
+        .route("/task", routing::get(task))
+        .route("/left", routing::get(left))
+        .route("/peer", routing::get(peer))
+        .route(
+            "/upload",
+            routing::post(|body: Bytes| async move { format!("got {}", body.len()) }),
+        )
+}
+
+async fn slow(Query(Pause { ms }): Query<Pause>) -> &'static str {
+    eprintln!("slow began");
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+    "ok"
+}
+
+async fn patient(ctx: Context) -> (StatusCode, String) {
+    eprintln!("patient began");
+    let why = ctx.cancelled().await;
+    eprintln!("patient heard: {why}");
+    (StatusCode::SERVICE_UNAVAILABLE, why.to_string())
+}
+
+async fn panics() {
+    panic!("a handler's panic")
+}
+
+async fn spin() {
+    eprintln!("spin began");
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+async fn block(ctx: Context) -> &'static str {
+    ctx.spawn_blocking("endless computation", || {
+        loop {
+            std::thread::park();
+        }
+    });
+    "ok"
+}
+
+async fn task(ctx: Context) -> &'static str {
+    let of_task = ctx.clone();
+    ctx.spawn("afterthought", async move {
+        of_task.draining().await;
+        eprintln!("afterthought finished");
+    });
+    "ok"
+}
+
+async fn left(ctx: Context) -> String {
+    ctx.remaining().map_or_else(
+        || "for ever".to_owned(),
+        |left| format!("{} ms", left.as_millis()),
+    )
+}
+
+async fn peer(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {
+    peer.to_string()
+}

@@ -1,0 +1,148 @@
+//! The arguments of `shop`. Nothing is opened before all of them are understood.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+use crate::database::DatabaseUrl;
+use crate::orders::InventoryUrl;
+use crate::{inventory, naive, orders};
+
+/// An order service and an inventory service that lose nothing when they stop.
+#[derive(Debug, Parser)]
+#[command(name = "shop", version)]
+struct Cli {
+    #[command(subcommand)]
+    service: Service,
+
+    /// Log what is at least this important to stderr
+    #[arg(
+        long,
+        global = true,
+        env = "SHOP_LOG",
+        value_name = "LEVEL",
+        default_value = "warn"
+    )]
+    log: LevelFilter,
+}
+
+#[derive(Debug, Subcommand)]
+enum Service {
+    /// Take orders, and tell inventory of them
+    Orders {
+        #[command(flatten)]
+        common: Common,
+
+        /// Where the inventory service is
+        #[arg(
+            long,
+            env = "SHOP_INVENTORY",
+            value_name = "URL",
+            default_value = "http://127.0.0.1:8081"
+        )]
+        inventory: InventoryUrl,
+    },
+    /// Keep stock, and reserve it for orders
+    Inventory {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Listen on this address; port 0 takes any free one, told on stderr
+    #[arg(
+        long,
+        env = "SHOP_LISTEN",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:0"
+    )]
+    listen: SocketAddr,
+
+    /// Keep the rows here: sqlite:FILE, made when it is missing, or postgres://USER@HOST/NAME
+    #[arg(long, env = "SHOP_DATABASE", value_name = "URL")]
+    database: DatabaseUrl,
+
+    /// Do it the common way instead: write, answer, call in the background; plain shutdown
+    #[arg(long, env = "SHOP_NAIVE")]
+    naive: bool,
+}
+
+pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let log = tracing_subscriber::fmt().with_max_level(cli.log);
+    // Whoever embeds the shop may have a subscriber of its own.
+    let _ = log.with_writer(std::io::stderr).try_init();
+    match cli.service {
+        Service::Orders { common, inventory } if common.naive => {
+            naive::orders(common.listen, common.database, inventory)
+        }
+        Service::Orders { common, inventory } => {
+            orders::run(common.listen, common.database, inventory)
+        }
+        Service::Inventory { common } if common.naive => {
+            naive::inventory(common.listen, common.database)
+        }
+        Service::Inventory { common } => inventory::run(common.listen, common.database),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_before_anything_is_opened() {
+        let table: [(&[&str], bool); 8] = [
+            (&["orders", "--database", "sqlite:o.db"], true),
+            (
+                &[
+                    "orders",
+                    "--database",
+                    "postgres://shop@localhost/orders",
+                    "--naive",
+                ],
+                true,
+            ),
+            (&["orders"], false),
+            (&["orders", "--database", "mysql://localhost/orders"], false),
+            (&["orders", "--database", "o.db"], false),
+            (
+                &["orders", "--database", "sqlite:o.db", "--listen", "8080"],
+                false,
+            ),
+            (
+                &[
+                    "orders",
+                    "--database",
+                    "sqlite:o.db",
+                    "--inventory",
+                    "https://stock",
+                ],
+                false,
+            ),
+            (&["inventory", "--database", "sqlite:"], false),
+        ];
+        for (args, understood) in table {
+            let parsed = Cli::try_parse_from([&["shop"], args].concat());
+            assert_eq!(parsed.is_ok(), understood, "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A side of a comparison: a peer, started afresh for every round.
+//!
+//! Fresh, so that a lucky layout of one process's memory is not a side's luck for all rounds.
+//! Never starts a server through a shell: `taskset` execs it, so that the PID is the server's.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rand::seq::SliceRandom;
+use sundown_verify::Process;
+use sundown_verify::process::{Spawn, free_port};
+
+use crate::peers::{self, Peer, Stop};
+use crate::progress;
+use crate::workspace::Workspace;
+
+/// How long a server may take to listen, and to end.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is compared.
+#[derive(Debug)]
+pub(super) struct Side {
+    pub(super) label: String,
+    peer: &'static Peer,
+}
+
+/// Says where a server runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// Where the kernel puts it, as its users would.
+    Anywhere,
+    /// On this core.
+    Core(usize),
+}
+
+/// A server that listens.
+pub(super) struct Server {
+    pub(super) process: Process,
+    pub(super) address: SocketAddr,
+}
+
+/// The index of the side that all are compared with.
+pub(super) const BASELINE: usize = 0;
+/// The index of the baseline's double: what differs between the two is noise.
+pub(super) const CONTROL: usize = 1;
+/// The index of Sundown's side.
+pub(super) const OURS: usize = 2;
+
+/// Lists a baseline, its double, Sundown, and then the others that can be built, once each.
+pub(super) fn against(baseline: &str, others: &[String]) -> anyhow::Result<Vec<Side>> {
+    let baseline = peers::find(baseline)?;
+    let double = Side {
+        label: format!("{} again (A/A)", baseline.framework),
+        peer: baseline,
+    };
+    beside(vec![Side::of(baseline), double, Side::ours()?], others)
+}
+
+/// Adds the others that can be built, those that are there already left out.
+pub(super) fn beside(mut sides: Vec<Side>, others: &[String]) -> anyhow::Result<Vec<Side>> {
+    for name in others {
+        let peer = peers::find(name)?;
+        if sides.iter().any(|side| side.peer.name == peer.name) {
+            continue;
+        }
+        match peer.missing_toolchain() {
+            Some(missing) => eprintln!("skipped: {missing}"),
+            None => sides.push(Side::of(peer)),
+        }
+    }
+    Ok(sides)
+}
+
+impl Side {
+    fn of(peer: &'static Peer) -> Self {
+        Self {
+            label: peer.framework.to_owned(),
+            peer,
+        }
+    }
+
+    /// Sundown's side.
+    pub(super) fn ours() -> anyhow::Result<Self> {
+        Ok(Self::of(peers::find("sundown")?))
+    }
+
+    /// Tells whether SIGTERM lets it finish what it is doing.
+    pub(super) fn stops_gracefully(&self) -> bool {
+        self.peer.stop == Stop::Graceful
+    }
+
+    /// Builds its peer.
+    pub(super) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        self.peer.build(workspace)
+    }
+
+    /// Says how its server is started.
+    pub(super) fn command(&self, workspace: &Workspace, place: Place) -> String {
+        let command = self.peer.command(workspace, 0);
+        let program = std::path::Path::new(command.get_program());
+        let program = workspace.relative(program).display();
+        match place {
+            Place::Anywhere => format!("{program} PORT"),
+            Place::Core(core) => format!("taskset -c {core} {program} PORT"),
+        }
+    }
+
+    /// Starts its server, and waits until it listens.
+    pub(super) async fn start(
+        &self,
+        workspace: &Workspace,
+        place: Place,
+    ) -> anyhow::Result<Server> {
+        let address = free_port()?;
+        let command = self.peer.command(workspace, address.port());
+        let spawn = match place {
+            Place::Anywhere => Spawn::new(command.get_program()),
+            Place::Core(core) => Spawn::new("taskset")
+                .args(["-c", &core.to_string()])
+                .arg(command.get_program()),
+        };
+        let mut process = spawn.args(command.get_args()).start()?;
+        process.wait_listening(address, PATIENCE).await?;
+        Ok(Server { process, address })
+    }
+}
+
+/// Lists every side of every round: the rounds in order, the sides of each in random order.
+pub(super) fn interleave(rounds: usize, sides: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rounds).flat_map(move |round| {
+        let mut order: Vec<usize> = (0..sides).collect();
+        order.shuffle(&mut rand::rng());
+        order.into_iter().map(move |side| (round, side))
+    })
+}
+
+/// Shows on a terminal what is measured now.
+pub(super) fn show_progress(subject: &str, round: usize, rounds: usize, side: &Side) {
+    progress::line(&format!(
+        "{subject}: round {} of {rounds}: {}",
+        round + 1,
+        side.label
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_baseline_has_its_double_and_no_side_stands_twice() {
+        let others = ["axum", "hyper", "sundown", "hyper"].map(str::to_owned);
+        let labels: Vec<String> = against("axum", &others)
+            .unwrap()
+            .into_iter()
+            .map(|side| side.label)
+            .collect();
+        assert_eq!(labels, ["axum", "axum again (A/A)", "sundown", "hyper"]);
+    }
+
+    #[test]
+    fn every_round_has_every_side_once() {
+        let mut all: Vec<_> = interleave(3, 2).collect();
+        assert!(all.is_sorted_by_key(|&(round, _)| round));
+        all.sort_unstable();
+        assert_eq!(all, [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
+    }
+}

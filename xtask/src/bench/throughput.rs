@@ -1,0 +1,147 @@
+//! How many trivial requests a core answers in a second, and what each costs it.
+//!
+//! Closed loop over 32 kept-alive connections, so that the server always has something to do. The
+//! server has a core to itself; that its share of it is near 1 and the client's below says that
+//! the server was measured and not the client.
+
+use std::time::Duration;
+
+use super::client::Client;
+use super::findings::{Bound, Claim, Figure, Findings, Row};
+use super::machine;
+use super::side::{BASELINE, CONTROL, OURS, Server, Side, against, interleave, show_progress};
+use super::statistics::{estimate, estimate_over, median, ratios};
+use super::{Bench, on_core};
+
+/// How many connections share the load, in this subject and in latency.
+pub(super) const CONNECTIONS: usize = 32;
+
+/// Of the control's median ratio.
+const THROUGHPUT: Bound = Bound::AtLeast(0.97);
+const CPU_TIME: Bound = Bound::AtMost(1.03);
+
+/// One side's measurements, a value a round.
+#[derive(Default)]
+struct Measured {
+    /// Requests a second.
+    rate: Vec<f64>,
+    /// Microseconds of the server's CPU time a request.
+    cpu: Vec<f64>,
+    server_share: Vec<f64>,
+    client_share: Vec<f64>,
+}
+
+/// One round of one side.
+struct Slice {
+    answered: f64,
+    took: f64,
+    server_cpu: f64,
+    client_cpu: f64,
+}
+
+/// Measures all sides; returns also the baseline's median rate, which is its saturation.
+pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<(Findings, f64)> {
+    let sides = against("axum", bench.against)?;
+    let measured = measure(bench, &sides).await?;
+    let saturation = median(&measured[BASELINE].rate);
+    let findings = Findings {
+        subject: "throughput",
+        how: format!(
+            "GET /fast over {CONNECTIONS} kept-alive connections, closed loop, {} rounds of {:?}, medians and 95 % intervals",
+            bench.pairs, bench.length
+        ),
+        commands: bench.commands(&sides, bench.server_core()),
+        rows: rows(&sides, &measured),
+        claims: claims(&measured),
+    };
+    Ok((findings, saturation))
+}
+
+/// Finds the baseline's saturation alone.
+pub(super) async fn saturation(bench: &Bench<'_>) -> anyhow::Result<f64> {
+    let sides = against("axum", &[])?;
+    let mut rates = Vec::new();
+    for _ in 0..bench.pairs.min(5) {
+        let slice = measure_one(bench, &sides[BASELINE]).await?;
+        rates.push(slice.answered / slice.took);
+    }
+    Ok(median(&rates))
+}
+
+async fn measure(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<Measured>> {
+    let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
+    for (round, index) in interleave(bench.pairs, sides.len()) {
+        show_progress("throughput", round, bench.pairs, &sides[index]);
+        let slice = measure_one(bench, &sides[index]).await?;
+        let side = &mut measured[index];
+        side.rate.push(slice.answered / slice.took);
+        side.cpu.push(1e6 * slice.server_cpu / slice.answered);
+        side.server_share.push(slice.server_cpu / slice.took);
+        side.client_share.push(slice.client_cpu / slice.took);
+    }
+    Ok(measured)
+}
+
+async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Slice> {
+    let Server { process, address } = side.start(bench.workspace, bench.server_core()).await?;
+    let (pid, length) = (process.id(), bench.length);
+    on_core(bench.machine.client_core, move || {
+        let mut client = Client::connect(address, CONNECTIONS)?;
+        client.saturate(warm_up(length))?;
+        let (server, own) = (machine::cpu_time(pid)?, machine::thread_cpu_time()?);
+        let seen = client.saturate(length)?;
+        Ok(Slice {
+            answered: seen.answered as f64,
+            took: seen.took.as_secs_f64(),
+            server_cpu: (machine::cpu_time(pid)? - server).as_secs_f64(),
+            client_cpu: (machine::thread_cpu_time()? - own).as_secs_f64(),
+        })
+    })
+    .await
+}
+
+/// How long a fresh server runs before it is measured.
+pub(super) fn warm_up(length: Duration) -> Duration {
+    length / 5
+}
+
+fn rows(sides: &[Side], measured: &[Measured]) -> Vec<Row> {
+    let baseline = &measured[BASELINE];
+    let row = |(side, own): (&Side, &Measured)| Row {
+        server: side.label.clone(),
+        figures: vec![
+            Figure::plain("throughput", "/s", median(&own.rate)),
+            Figure::ratio(
+                "of the baseline's",
+                estimate(&ratios(&own.rate, &baseline.rate)),
+            ),
+            Figure::plain("CPU a request", "µs", median(&own.cpu)),
+            Figure::ratio(
+                "of the baseline's",
+                estimate(&ratios(&own.cpu, &baseline.cpu)),
+            ),
+            Figure::plain("server's core", "%", 100.0 * median(&own.server_share)),
+            Figure::plain("client's core", "%", 100.0 * median(&own.client_share)),
+        ],
+    };
+    sides.iter().zip(measured).map(row).collect()
+}
+
+fn claims(measured: &[Measured]) -> Vec<Claim> {
+    let (base, control, ours) = (&measured[BASELINE], &measured[CONTROL], &measured[OURS]);
+    vec![
+        Claim::ratio(
+            "throughput, sundown / axum, of the A/A control",
+            estimate_over(
+                &ratios(&ours.rate, &base.rate),
+                &ratios(&control.rate, &base.rate),
+            ),
+            THROUGHPUT,
+        ),
+        Claim::ratio(
+            "CPU time a request, sundown / axum",
+            estimate(&ratios(&ours.cpu, &base.cpu)),
+            CPU_TIME,
+        ),
+    ]
+}
