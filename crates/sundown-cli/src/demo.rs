@@ -21,8 +21,8 @@ use side::{Side, Workshop};
 /// Stop a shop under load, plainly and with Sundown, and count what is lost
 ///
 /// Takes some twenty seconds and needs nothing but this file. An order service and an inventory
-/// service are started twice under a mixed load (kept connections, new connections, slow requests,
-/// uploads), and stopped by SIGTERM in the middle of it.
+/// service are started twice under a mixed load (kept connections, new connections, requests that
+/// arrive in two pieces, slow requests, uploads), and stopped by SIGTERM in the middle of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Print JSON instead of a table

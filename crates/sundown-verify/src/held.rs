@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::http1::{Connection, Exchange, Letter, Unmade};
 use crate::http2::{Begun, Session};
 use crate::load::ledger::{Ledger, Report, words};
-use crate::outcome::{End, Evidence};
+use crate::outcome::End;
 use crate::plan::{Kind, Plan, Request};
 use crate::tally::Tally;
 use crate::tcp::Window;
@@ -177,7 +177,7 @@ impl Queue {
                     exchange,
                 });
             }
-            Err(unmade) => self.count_unmade(Kind::NewConnection, &request, &unmade),
+            Err(unmade) => self.count_unmade(Kind::NewConnection, &request, unmade),
         }
     }
 
@@ -185,7 +185,7 @@ impl Queue {
         let request = self.ledger.request(Kind::Http2);
         let session = match Session::open(target, QUEUE_LIMIT).await {
             Ok(session) => session,
-            Err(unmade) => return self.count_unmade(Kind::Http2, &request, &unmade),
+            Err(unmade) => return self.count_unmade(Kind::Http2, &request, unmade),
         };
         match session.begin(&request).await {
             Ok(begun) => {
@@ -232,22 +232,12 @@ impl Queue {
         });
     }
 
-    fn count_unmade(&self, kind: Kind, request: &Request, unmade: &Unmade) {
+    fn count_unmade(&self, kind: Kind, request: &Request, mut unmade: Unmade) {
         // A full queue drops the handshake: nothing of the request was sent.
-        let end = match unmade.evidence.end {
-            End::Hung => End::Local,
-            end => end,
-        };
-        self.ledger.count(Report {
-            kind,
-            request,
-            evidence: Evidence {
-                end,
-                ..unmade.evidence
-            },
-            response: None,
-            error: &|| unmade.error.to_string(),
-        });
+        if unmade.evidence.end == End::Hung {
+            unmade.evidence.end = End::Local;
+        }
+        self.ledger.count_unmade(kind, request, &unmade);
     }
 }
 

@@ -205,13 +205,12 @@ impl Session {
         let (end, error) = match failed {
             Failed::Hung => (End::Hung, "no answer within the limit".into()),
             Failed::Unfit => (End::Local, "the request cannot be sent over HTTP/2".into()),
-            Failed::Protocol(error) => self.wire.end(stream).unwrap_or_else(|| {
-                let gone = error.is_io() || error.is_go_away() || error.is_reset();
-                (
-                    if gone { End::Reset } else { End::Garbled },
-                    error.to_string(),
-                )
-            }),
+            // What we could not understand is no end of the server's making.
+            Failed::Protocol(error) if error.is_library() => (End::Garbled, error.to_string()),
+            Failed::Protocol(error) => {
+                let end = self.wire.end(stream);
+                end.unwrap_or_else(|| (End::Reset, error.to_string()))
+            }
         };
         exchange.evidence.end = end;
         exchange.error = Some(error);

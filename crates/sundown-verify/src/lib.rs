@@ -27,5 +27,5 @@ pub use held::Held;
 pub use load::Load;
 pub use outcome::{Declined, Loss, Outcome};
 pub use plan::{Kind, Plan, Request, Requests};
-pub use process::{Process, Refuse};
+pub use process::{Process, Refuse, Spawn};
 pub use tally::Tally;

@@ -286,7 +286,7 @@ fn crossed(evidence: &Evidence) -> bool {
 
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = |state: Option<TcpState>| state.map_or("none", TcpState::name);
+        let state = |state: Option<TcpState>| state.map_or("unknown", TcpState::name);
         write!(
             f,
             "{:?} connection, {} before the write, {} after it, {} at the end; sent {:?}, saw {:?}",

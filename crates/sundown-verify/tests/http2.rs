@@ -102,6 +102,16 @@ async fn a_reset_after_an_answer_is_a_loss_on_a_reused_connection() {
 }
 
 #[tokio::test]
+async fn an_answer_in_http1_is_a_loss() {
+    let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec();
+    for end in [Fin, Hold] {
+        let server = Scripted::always([Peek, Write(answer.clone()), end, Hold]);
+        let session = Session::open(server.addr(), LIMIT).await.unwrap();
+        assert_eq!(ask(&session).await, Outcome::Lost(Loss::Garbled));
+    }
+}
+
+#[tokio::test]
 async fn silence_is_a_loss_after_the_limit() {
     let server = Scripted::always([ReadStreams(1), Hold]);
     let session = Session::open(server.addr(), LIMIT).await.unwrap();

@@ -178,3 +178,25 @@ async fn a_load_that_is_finished_waits_for_the_answers_under_way() {
     assert_nothing_lost(&tally);
     assert!(tally.total.answered >= 4);
 }
+
+#[tokio::test]
+async fn what_our_own_side_cannot_send_is_neither_sent_nor_lost() {
+    // No TCP connection leads to the broadcast address: the kernel refuses before any packet.
+    let target = "255.255.255.255:1".parse().unwrap();
+    let load = Load::start(
+        Plan::against(target)
+            .with(Kind::KeepAlive, 1)
+            .with(Kind::Http2, 1),
+    );
+    while load.tally().total.local_errors < 5 {
+        sleep(Duration::from_millis(5)).await;
+    }
+
+    let tally = load.finish().await;
+    assert_eq!(
+        (tally.total.sent, tally.total.lost),
+        (0, 0),
+        "{:#?}",
+        tally.total
+    );
+}

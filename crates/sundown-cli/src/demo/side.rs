@@ -152,11 +152,11 @@ async fn start(
         spawn = spawn.env("SUNDOWN_REPORT", workshop.report(side));
     }
     let mut process = spawn.start()?;
-    process
-        .wait_output("http on ", PATIENCE)
-        .await
-        .with_context(|| format!("{service} did not start: {}", process.stderr()))?;
-    // The address and the end of its line are written at once.
+    // Its first line says where; the line may come in pieces.
+    for part in ["http on ", "\n"] {
+        let heard = process.wait_output(part, PATIENCE).await;
+        heard.with_context(|| format!("{service} did not start: {}", process.stderr()))?;
+    }
     let said = process.stderr();
     let address = said
         .split("http on ")
@@ -176,10 +176,11 @@ fn plan(target: SocketAddr, acknowledged: &Acknowledged) -> Plan {
         });
     let acknowledged = acknowledged.clone();
     let mut plan = Plan::against(target)
-        .with(Kind::KeepAlive, 16)
-        .with(Kind::NewConnection, 8)
-        .with(Kind::Slow, 4)
-        .with(Kind::SlowUpload, 4);
+        .with(Kind::KeepAlive, 24)
+        .with(Kind::NewConnection, 24)
+        .with(Kind::HalfHead, 6)
+        .with(Kind::Slow, 6)
+        .with(Kind::SlowUpload, 6);
     plan.requests = requests;
     plan.hang_limit = Duration::from_secs(10);
     plan.on_answer = Some(Arc::new(move |request, status, _| {

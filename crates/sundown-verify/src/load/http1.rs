@@ -50,13 +50,7 @@ async fn connect(client: &mut Client, habit: &Habit) -> Next {
 
 async fn count_unmade(client: &mut Client, unmade: &Unmade) -> Next {
     let request = client.ledger.request(client.kind);
-    client.ledger.count(Report {
-        kind: client.kind,
-        request: &request,
-        evidence: unmade.evidence,
-        response: None,
-        error: &|| unmade.error.to_string(),
-    });
+    client.ledger.count_unmade(client.kind, &request, unmade);
     match unmade.evidence.end {
         End::Refused => Next::Stop,
         // A shortage of our own does not pass by being hammered at.

@@ -98,13 +98,7 @@ async fn session(client: &Client, line: &Mutex<Line>) -> Next {
 
 fn count_unmade(client: &Client, unmade: &Unmade) -> Next {
     let request = client.ledger.request(client.kind);
-    client.ledger.count(Report {
-        kind: client.kind,
-        request: &request,
-        evidence: unmade.evidence,
-        response: None,
-        error: &|| unmade.error.to_string(),
-    });
+    client.ledger.count_unmade(client.kind, &request, unmade);
     match unmade.evidence.end {
         End::Refused => Next::Stop,
         End::Local => Next::AgainLater,

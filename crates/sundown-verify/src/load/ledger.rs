@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::http1::Unmade;
 use crate::http1::message::Response;
 use crate::outcome::{Evidence, Outcome, judge};
 use crate::plan::{Kind, Plan, Request};
@@ -83,6 +84,17 @@ impl Ledger {
             });
         }
         outcome
+    }
+
+    /// Counts a request for which no connection could be made.
+    pub(crate) fn count_unmade(&self, kind: Kind, request: &Request, unmade: &Unmade) {
+        self.count(Report {
+            kind,
+            request,
+            evidence: unmade.evidence,
+            response: None,
+            error: &|| unmade.error.to_string(),
+        });
     }
 
     fn books(&self) -> MutexGuard<'_, Tally> {
