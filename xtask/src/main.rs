@@ -4,6 +4,8 @@
 
 mod bench;
 mod ci;
+mod crashes;
+mod instants;
 mod peer;
 mod peers;
 mod progress;
@@ -29,6 +31,8 @@ struct Arguments {
 enum Chore {
     Bench(bench::Arguments),
     Ci(ci::Arguments),
+    Crashes(crashes::Arguments),
+    Instants(instants::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
     Stops(stops::Arguments),
@@ -58,6 +62,8 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
     match chore {
         Chore::Bench(arguments) => bench::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
+        Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
+        Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),

@@ -3,6 +3,7 @@
 //! What the engines differ in stays here: how to make a file, how many connections, and the type
 //! of a numbered key.
 
+use std::fmt;
 use std::str::FromStr;
 
 use sqlx::any::AnyPoolOptions;
@@ -41,19 +42,42 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+/// Without what stands before the host: that may hold a password.
+impl fmt::Display for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.engine, self.url.rsplit_once('@')) {
+            (Engine::Postgres, Some((_, place))) => write!(f, "postgres://{place}"),
+            _ => f.write_str(&self.url),
+        }
+    }
+}
+
+/// A database that could not be opened.
+#[derive(Debug, Error)]
+#[error("could not open {url}")]
+pub(crate) struct OpenError {
+    url: String,
+    source: sqlx::Error,
+}
+
 /// Opens a database for its service, and makes the tables that are missing. In a schema
 /// `NUMBERED_KEY` stands for a key that counts upwards.
 ///
 /// # Errors
 /// What the database says.
-pub(crate) async fn open(url: &DatabaseUrl, schema: &str) -> Result<AnyPool, sqlx::Error> {
-    let pool = connect(url, "rwc").await?;
+pub(crate) async fn open(url: &DatabaseUrl, schema: &str) -> Result<AnyPool, OpenError> {
+    let failed = |source| OpenError {
+        url: url.to_string(),
+        source,
+    };
+    let pool = connect(url, "rwc").await.map_err(failed)?;
     let key = match url.engine {
         Engine::Sqlite => "INTEGER PRIMARY KEY AUTOINCREMENT",
         Engine::Postgres => "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     };
     let schema = schema.replace("NUMBERED_KEY", key);
-    sqlx::raw_sql(AssertSqlSafe(schema)).execute(&pool).await?;
+    let made = sqlx::raw_sql(AssertSqlSafe(schema)).execute(&pool).await;
+    made.map_err(failed)?;
     Ok(pool)
 }
 

@@ -66,8 +66,8 @@ pub(crate) fn inventory(listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
 
 #[derive(Debug, Error)]
 enum NaiveError {
-    #[error("the database failed: {0}")]
-    Database(#[from] sqlx::Error),
+    #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
+    Database(#[from] database::OpenError),
     #[error("could not serve: {0}")]
     Serve(#[from] io::Error),
 }
@@ -85,7 +85,9 @@ fn run(service: impl Future<Output = Result<(), NaiveError>>) -> ExitCode {
 
 async fn serve(name: &str, listen: SocketAddr, router: Router) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    eprintln!("{name}: ready, http on {}", listener.local_addr()?);
+    // In one piece: whoever started us reads the address from it.
+    let ready = format!("{name}: ready, http on {}\n", listener.local_addr()?);
+    eprint!("{ready}");
     axum::serve(listener, router)
         .with_graceful_shutdown(asked_to_stop())
         .await

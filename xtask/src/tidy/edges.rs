@@ -32,7 +32,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("shop", &["sundown", "sundown-config", "sundown-telemetry"]),
     ("peers", &["sundown"]),
-    ("xtask", &["sundown-verify", "sundown-testkit"]),
+    ("xtask", &["sundown-verify", "sundown-testkit", "shop"]),
 ];
 
 /// Finds dependencies among our crates that are not on the list.

@@ -1,0 +1,6 @@
+//! The shop as its users meet it: two processes, their databases, real signals.
+
+mod harness;
+
+mod routes;
+mod stops;
