@@ -5,6 +5,7 @@
 //! usually succeeds, and SIGTERM is handled as axum's documentation shows. What is missing shows
 //! only when a process ends: nobody waits for the task, and nothing remembers that it was due.
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::signal;
 
 use crate::answer::Refusal;
-use crate::database::{self, DatabaseUrl};
+use crate::database::{self, DatabaseUrl, OpenError};
 use crate::event::{Event, Kind, Outcome};
 use crate::orders::store::{self, NewOrder, Order, Placed, Report};
 use crate::orders::{Inventory, InventoryUrl, Slowness};
@@ -66,9 +67,9 @@ pub(crate) fn inventory(listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
 
 #[derive(Debug, Error)]
 enum NaiveError {
-    #[error("{0}: {source}", source = std::error::Error::source(.0).map(ToString::to_string).unwrap_or_default())]
-    Database(#[from] database::OpenError),
-    #[error("could not serve: {0}")]
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error("could not serve")]
     Serve(#[from] io::Error),
 }
 
@@ -77,7 +78,10 @@ fn run(service: impl Future<Output = Result<(), NaiveError>>) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(service)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let cause = error
+                .source()
+                .map_or(String::new(), |cause| format!(": {cause}"));
+            eprintln!("error: {error}{cause}");
             ExitCode::FAILURE
         }
     }

@@ -81,28 +81,29 @@ pub(super) fn page(plain: &Outcome, sundown: &Outcome) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["", "plain", "sundown"]);
-    let rows: [(&str, &dyn Fn(&Outcome) -> String); 9] = [
-        ("requests sent", &|side| side.tally.total.sent.to_string()),
-        ("answered", &|side| side.tally.total.answered.to_string()),
-        ("declined (refused, or closed while idle)", &|side| {
+    type Value = fn(&Outcome) -> String;
+    let rows: [(&str, Value); 9] = [
+        ("requests sent", |side| side.tally.total.sent.to_string()),
+        ("answered", |side| side.tally.total.answered.to_string()),
+        ("declined (refused, or closed while idle)", |side| {
             side.tally.total.declined.to_string()
         }),
-        ("lost (reset, cut, hung)", &|side| {
+        ("lost (reset, cut, hung)", |side| {
             side.tally.total.lost.to_string()
         }),
-        ("in flight when SIGTERM came", &|side| {
+        ("in flight when SIGTERM came", |side| {
             side.in_flight_at_signal.to_string()
         }),
-        ("orders acknowledged, then missing", &|side| {
+        ("orders acknowledged, then missing", |side| {
             side.acknowledged_missing.to_string()
         }),
-        ("orders without stock", &|side| {
+        ("orders without stock", |side| {
             side.orders_without_stock.to_string()
         }),
-        ("time to exit", &|side| {
+        ("time to exit", |side| {
             format!("{} ms", side.exit.as_millis())
         }),
-        ("exit code", &|side| side.exit_code.to_string()),
+        ("exit code", |side| side.exit_code.to_string()),
     ];
     for (label, value) in rows {
         let number = |side| Cell::new(value(side)).set_alignment(CellAlignment::Right);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{AnyConnection, AnyPool};
-use sundown::{BoxError, Context, Delivery, Source};
+use sundown::{BoxError, Context, Delivery, Pulled, Source};
 use tokio::sync::Notify;
 
 use super::upstream::{Inventory, TellError};
@@ -99,7 +99,7 @@ impl Source for Outbox {
 
     /// Remembers no position: the consumer handles one batch at a time, and what was acknowledged
     /// is no longer in the table.
-    async fn pull(&mut self) -> Result<Vec<Delivery<Receipt, Batch>>, BoxError> {
+    async fn pull(&mut self) -> Pulled<Receipt, Batch> {
         loop {
             let (sequences, events) = self.oldest().await?;
             if !events.is_empty() {
