@@ -10,7 +10,6 @@ use sundown_testkit::{Contract, Scripted, Unaccepted};
 use sundown_verify::tally::Counts;
 use sundown_verify::{Declined, Kind, Load, Loss, Plan, Requests, Tally};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 
 const HTTP1: [Kind; 8] = [
     Kind::KeepAlive,
@@ -23,13 +22,18 @@ const HTTP1: [Kind; 8] = [
     Kind::Slow,
 ];
 
+/// Lets the clients go on: their counts can only be looked at.
+async fn between_two_looks() {
+    tokio::time::sleep(Duration::from_millis(5)).await; // tidy: every loop around it waits for an event that it looks for
+}
+
 /// Waits until every one of these kinds has had an answer.
 async fn all_answered(load: &Load, kinds: &[Kind]) {
     while kinds
         .iter()
         .any(|kind| load.tally().of(*kind).answered == 0)
     {
-        sleep(Duration::from_millis(5)).await;
+        between_two_looks().await;
     }
 }
 
@@ -72,7 +76,7 @@ async fn an_http2_server_that_never_loses_is_never_blamed() {
     });
     let load = Load::start(Plan::against(target).with(Kind::Http2, 4));
     while load.tally().of(Kind::Http2).answered < 100 {
-        sleep(Duration::from_millis(5)).await;
+        between_two_looks().await;
     }
 
     assert_nothing_lost(&load.finish().await);
@@ -123,7 +127,7 @@ async fn requests_in_flight_are_seen_and_are_lost_with_their_server() {
     plan.requests = Requests::every(|_| sundown_verify::Request::get("/slow?ms=600000"));
     let mut load = Load::start(plan);
     while load.in_flight() < 8 {
-        sleep(Duration::from_millis(1)).await;
+        between_two_looks().await;
     }
 
     // Joins threads, so it must not hold up the clients.
@@ -158,7 +162,7 @@ async fn a_client_whose_connection_is_closed_after_each_answer_reconnects() {
     let server = Scripted::always([ReadHead, AnswerAndClose, Close]);
     let load = Load::start(Plan::against(server.addr()).with(Kind::KeepAlive, 2));
     while load.tally().total.answered < 10 {
-        sleep(Duration::from_millis(5)).await;
+        between_two_looks().await;
     }
 
     let tally = load.finish().await;
@@ -171,7 +175,7 @@ async fn a_load_that_is_finished_waits_for_the_answers_under_way() {
     let server = Contract::start();
     let load = Load::start(Plan::against(server.addr()).with(Kind::Slow, 4));
     while load.in_flight() < 4 {
-        sleep(Duration::from_millis(1)).await;
+        between_two_looks().await;
     }
 
     let tally = load.finish().await;
@@ -189,7 +193,7 @@ async fn what_our_own_side_cannot_send_is_neither_sent_nor_lost() {
             .with(Kind::Http2, 1),
     );
     while load.tally().total.local_errors < 5 {
-        sleep(Duration::from_millis(5)).await;
+        between_two_looks().await;
     }
 
     let tally = load.finish().await;
