@@ -9,6 +9,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::error::{BoxError, Error};
 use crate::report::{HookOutcome, HookReport};
 
@@ -226,8 +229,16 @@ fn release_order(hooks: &[(&str, &[String])]) -> Result<Vec<usize>, String> {
     Ok(order)
 }
 
-/// Runs hooks one after another until `by`, which each shares with those behind it.
-pub(crate) async fn run_all(hooks: Vec<Hook>, by: Instant) -> Vec<HookReport> {
+/// What a hook still gets once the stop is hurried.
+const HURRIED: Duration = Duration::from_millis(50);
+
+/// Runs hooks one after another until `by`, which each shares with those behind it. Once `hurry`
+/// is cancelled each that is left gets [`HURRIED`]: none is skipped.
+pub(crate) async fn run_all(
+    hooks: Vec<Hook>,
+    by: Instant,
+    hurry: &CancellationToken,
+) -> Vec<HookReport> {
     let mut reports = Vec::with_capacity(hooks.len());
     let mut left = hooks.len();
     for hook in hooks {
@@ -235,7 +246,13 @@ pub(crate) async fn run_all(hooks: Vec<Hook>, by: Instant) -> Vec<HookReport> {
         let share = remaining / u32::try_from(left).unwrap_or(u32::MAX);
         // A hook with a timeout of its own may use what is left, but never more.
         let limit = hook.timeout.map_or(share, |own| own.min(remaining));
-        reports.push(run(hook, Some(limit)).await);
+        let over = async {
+            tokio::select! {
+                () = tokio::time::sleep(limit) => {}
+                () = hurry.cancelled() => tokio::time::sleep(HURRIED.min(limit)).await,
+            }
+        };
+        reports.push(run(hook, over).await);
         left -= 1;
     }
     reports
@@ -243,28 +260,28 @@ pub(crate) async fn run_all(hooks: Vec<Hook>, by: Instant) -> Vec<HookReport> {
 
 /// Runs a start hook within its own timeout, if it has one.
 pub(crate) async fn run_start(hook: Hook) -> HookReport {
-    let limit = hook.timeout;
-    run(hook, limit).await
+    match hook.timeout {
+        Some(limit) => run(hook, tokio::time::sleep(limit)).await,
+        None => run(hook, std::future::pending()).await,
+    }
 }
 
-async fn run(hook: Hook, limit: Option<Duration>) -> HookReport {
+async fn run(hook: Hook, over: impl Future<Output = ()>) -> HookReport {
     let began = Instant::now();
     let Hook {
         name, when, run, ..
     } = hook;
     tracing::debug!(target: "sundown", hook = %name, %when, "hook begins");
     // A task of its own: its panic is a value here, and dropping the handle ends it.
-    let mut task =
-        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
-    let ended = match limit {
-        Some(limit) => tokio::time::timeout(limit, &mut task).await,
-        None => Ok((&mut task).await),
-    };
-    let outcome = match ended {
-        Ok(Ok(Ok(()))) => HookOutcome::Done,
-        Ok(Ok(Err(error))) => HookOutcome::Failed(error.to_string()),
-        Ok(Err(join)) => HookOutcome::Panicked(panic_text(join)),
-        Err(_) => HookOutcome::TimedOut,
+    let task = AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
+    let outcome = tokio::select! {
+        biased;
+        ended = task => match ended {
+            Ok(Ok(())) => HookOutcome::Done,
+            Ok(Err(error)) => HookOutcome::Failed(error.to_string()),
+            Err(join) => HookOutcome::Panicked(panic_text(join)),
+        },
+        () = over => HookOutcome::TimedOut,
     };
     let took = began.elapsed();
     if outcome.is_failure() {
@@ -348,7 +365,11 @@ mod tests {
                 .timeout(Duration::from_millis(5)),
             Hook::post_cleanup("works", || async {}),
         ];
-        let reports = run_all(hooks, Instant::now() + Duration::from_secs(60)).await;
+        let (by, hurry) = (
+            Instant::now() + Duration::from_secs(60),
+            CancellationToken::new(),
+        );
+        let reports = run_all(hooks, by, &hurry).await;
         let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
         assert_eq!(
             outcomes,
@@ -359,5 +380,18 @@ mod tests {
                 HookOutcome::Done
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_hurried_stop_ends_a_hook_that_hangs_and_still_runs_the_next() {
+        let hooks = vec![
+            Hook::pre_shutdown("hangs", std::future::pending::<()>),
+            Hook::pre_shutdown("works", || async {}),
+        ];
+        let hurry = CancellationToken::new();
+        hurry.cancel();
+        let reports = run_all(hooks, Instant::now() + Duration::from_secs(3600), &hurry).await;
+        let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
+        assert_eq!(outcomes, [HookOutcome::TimedOut, HookOutcome::Done]);
     }
 }

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::app::Parts;
 use crate::core::{Core, lock};
 use crate::error::{BoxError, Error};
@@ -38,11 +40,10 @@ pub(crate) async fn live(
     core.reached(Phase::Releasing).await;
     let releases = releases.due();
     if let Some(times) = core.stop_times() {
-        let reports = run_all(
-            releases,
-            times.schedule.end - END_MARGIN.min(core.budget.release / 4),
-        )
-        .await;
+        let margin = END_MARGIN.min(core.budget.release / 4);
+        // A hurried stop has moved the end already; nothing hurries releases beyond that.
+        let nothing_hurries = CancellationToken::new();
+        let reports = run_all(releases, times.schedule.end - margin, &nothing_hurries).await;
         core.findings().hooks.extend(reports);
     }
     drop(reaper);
@@ -206,11 +207,7 @@ fn tell_not_started(core: &Core, failure: Option<Error>) {
 async fn drain(core: &Arc<Core>, pre_shutdown: Vec<Hook>) {
     core.reached(Phase::LameDuck).await;
     if let Some(times) = core.stop_times() {
-        let reports = tokio::select! {
-            reports = run_all(pre_shutdown, times.schedule.cancel) => reports,
-            // Hurried: what the hooks did not do by now stays undone.
-            () = core.hard.cancelled() => Vec::new(),
-        };
+        let reports = run_all(pre_shutdown, times.schedule.cancel, &core.hard).await;
         core.findings().hooks.extend(reports);
     }
     core.link.send(Event::Prepared);

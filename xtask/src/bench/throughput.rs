@@ -12,6 +12,7 @@ use super::machine;
 use super::side::{BASELINE, CONTROL, OURS, Server, Side, against, interleave, show_progress};
 use super::statistics::{estimate, estimate_over, median, ratios};
 use super::{Bench, on_core};
+use crate::progress;
 
 /// How many connections share the load, in this subject and in latency.
 pub(super) const CONNECTIONS: usize = 32;
@@ -44,6 +45,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<(Findings, f64)> {
     let sides = against("axum", bench.against)?;
     let measured = measure(bench, &sides).await?;
     let saturation = median(&measured[BASELINE].rate);
+    warn_of_neighbours(&sides, &measured);
     let findings = Findings {
         subject: "throughput",
         how: format!(
@@ -66,6 +68,22 @@ pub(super) async fn saturation(bench: &Bench<'_>) -> anyhow::Result<f64> {
         rates.push(slice.answered / slice.took);
     }
     Ok(median(&rates))
+}
+
+/// A server that has its core to itself uses nearly all of it; one that does not was measured
+/// together with whatever else ran there.
+fn warn_of_neighbours(sides: &[Side], measured: &[Measured]) {
+    for (side, own) in sides.iter().zip(measured) {
+        let share = median(&own.server_share);
+        if share < 0.9 {
+            progress::clear();
+            eprintln!(
+                "warning: {} had {:.0} % of its core: measure again when nothing else runs here",
+                side.label,
+                100.0 * share
+            );
+        }
+    }
 }
 
 async fn measure(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<Measured>> {
