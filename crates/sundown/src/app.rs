@@ -311,11 +311,7 @@ impl App {
                 source,
             })?;
         runtime.spawn(shell::live(core, async move {
-            let failed = |source| Error::Start {
-                hook: "build".to_owned(),
-                source,
-            };
-            build(self).await.map_err(failed)?.into_parts()
+            build(self).await.map_err(Error::Build)?.into_parts()
         }));
         let report = told
             .blocking_recv()

@@ -63,6 +63,9 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// What was given to `run_with` failed.
+    #[error("could not build the service")]
+    Build(#[source] BoxError),
     /// The system refused a thread, a pipe, a signal handler or the runtime.
     #[error("could not set up {what}")]
     Setup {
@@ -78,7 +81,7 @@ impl Error {
     /// The exit status that tells a supervisor whether trying again could help.
     pub fn exit_status(&self) -> ExitStatus {
         match self {
-            Self::Start { .. } | Self::Setup { .. } => ExitStatus::Failed,
+            Self::Start { .. } | Self::Build(_) | Self::Setup { .. } => ExitStatus::Failed,
             _ => ExitStatus::BadSetting,
         }
     }

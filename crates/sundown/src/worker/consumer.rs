@@ -55,7 +55,8 @@ pub trait Source: Send + 'static {
         receipts: Vec<Self::Receipt>,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// Makes acknowledgements that are still buffered take effect; the last call of a drain.
+    /// Makes acknowledgements that are still buffered take effect. The last call of every run: what
+    /// is pulled after it begins again at the first item that was not acknowledged.
     ///
     /// # Errors
     /// Reported; the drain goes on.
