@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::open::Tasks;
 use crate::report::{CutOff, HookReport, ListenerReport};
 use crate::serve::Connections;
 use crate::signals::Waker;
+use crate::sys;
 
 /// What exists from the first line of `main`: how to reach the control thread, and the phase.
 pub(crate) struct Link {
@@ -63,8 +64,7 @@ pub(crate) struct Core {
     pub(crate) name: String,
     pub(crate) budget: Budget,
     pub(crate) link: Arc<Link>,
-    /// The zero of every time stamp that is kept as a number.
-    pub(crate) epoch: Instant,
+    pub(crate) clock: Clock,
     /// Responses say `Connection: close`.
     pub(crate) closing: AtomicBool,
     /// Starting is given up.
@@ -80,6 +80,32 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     stop: Mutex<Option<StopTimes>>,
     pub(crate) findings: Mutex<Findings>,
+}
+
+/// Time stamps that fit into an atomic: microseconds since the service began.
+///
+/// Up to a timer tick (4 ms) behind `Instant`, which no timeout of ours is finer than.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    zero: Instant,
+    coarse_zero: u64,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            zero: Instant::now(),
+            coarse_zero: sys::coarse_micros(),
+        }
+    }
+
+    pub(crate) fn micros(&self) -> u64 {
+        sys::coarse_micros().saturating_sub(self.coarse_zero)
+    }
+
+    pub(crate) fn instant(&self, micros: u64) -> Instant {
+        self.zero + Duration::from_micros(micros)
+    }
 }
 
 /// When the stop began and what it may take.
@@ -117,7 +143,7 @@ impl Core {
             name,
             budget,
             link,
-            epoch: Instant::now(),
+            clock: Clock::start(),
             closing: AtomicBool::new(false),
             abandon: CancellationToken::new(),
             hard: CancellationToken::new(),

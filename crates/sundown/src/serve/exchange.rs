@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -111,14 +111,32 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
                 .extensions_mut()
                 .insert(axum::extract::ConnectInfo(self.connection.peer));
             request.extensions_mut().insert(context);
-            Call::Served {
-                future: self.service.clone().oneshot(request),
-            }
+            self.begin(request)
         };
         Responding {
             call,
             exchange: Some(exchange),
             version,
+        }
+    }
+}
+
+impl<S: HttpService> Exchanges<S> {
+    /// Calls the service at once where it is ready, which an axum router always is.
+    fn begin(&self, request: Request<Body>) -> Call<S> {
+        let mut service = self.service.clone();
+        let mut nobody = TaskContext::from_waker(Waker::noop());
+        match service.poll_ready(&mut nobody) {
+            Poll::Ready(Ok(())) => Call::Served {
+                future: service.call(request),
+            },
+            Poll::Ready(Err(_)) => Call::Refused {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            // Asked again with a waker. Boxed, so that the others do not carry the request.
+            Poll::Pending => Call::Waiting {
+                future: Box::pin(service.oneshot(request)),
+            },
         }
     }
 }
@@ -178,7 +196,8 @@ pin_project! {
 pin_project! {
     #[project = CallProjection]
     enum Call<S: HttpService> {
-        Served { #[pin] future: Oneshot<S, Request<Body>> },
+        Served { #[pin] future: S::ServiceFuture },
+        Waiting { future: Pin<Box<Oneshot<S, Request<Body>>>> },
         Refused { status: StatusCode },
     }
 }
@@ -191,6 +210,7 @@ impl<S: HttpService> Future for Responding<S> {
         let answer = match this.call.project() {
             CallProjection::Refused { status } => Err(*status),
             CallProjection::Served { future } => ready!(poll_unwinding(future, cx)),
+            CallProjection::Waiting { future } => ready!(poll_unwinding(future.as_mut(), cx)),
         };
         let exchange = this.exchange.take().expect("a response is made once");
         let closing = exchange.context.core().is_closing();

@@ -25,8 +25,8 @@ use crate::sys;
 const QUIET: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(5);
 
-/// How many bytes a first read may take; most request heads are shorter.
-const FIRST_READ: usize = 1024;
+/// The length of HTTP/2's preface, the only one that is looked for.
+const PREFACE_LENGTH: usize = 24;
 
 /// A connection's socket.
 pub(super) struct Io {
@@ -73,32 +73,39 @@ impl Io {
     /// # Cancel safety
     /// What was read stays here.
     pub(super) async fn begins_with(&mut self, preface: &[u8]) -> io::Result<Option<bool>> {
-        let mut seen = std::mem::take(&mut self.rewound).to_vec();
-        poll_fn(|cx| {
-            loop {
-                let common = seen.len().min(preface.len());
-                if common > 0 && (common == preface.len() || seen[..common] != preface[..common]) {
-                    let matches = seen[..common] == preface[..common];
-                    return Poll::Ready(Ok(Some(matches)));
-                }
-                let length = seen.len();
-                seen.resize(length + FIRST_READ, 0);
-                let mut buffer = ReadBuf::new(&mut seen[length..]);
-                let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-                let count = buffer.filled().len();
-                seen.truncate(length + count);
-                if count > 0 {
-                    self.registered.connection.bytes_arrived();
-                }
-                match ready!(polled) {
-                    Ok(()) if count == 0 => return Poll::Ready(Ok(None)),
-                    Ok(()) => {}
-                    Err(error) => return Poll::Ready(Err(error)),
-                }
+        if self.rewound.is_empty() {
+            // Peeking costs no memory, and decides for all but a client that sends byte by byte.
+            let mut seen = [0; PREFACE_LENGTH];
+            let count = self.stream.peek(&mut seen).await?;
+            if count == 0 {
+                return Ok(None);
             }
-        })
-        .await
-        .inspect(|_| self.rewound = seen.into())
+            self.registered.connection.bytes_arrived();
+            if let Some(decision) = decide(&seen[..count], preface) {
+                return Ok(Some(decision));
+            }
+        }
+        poll_fn(|cx| self.poll_begins_with(cx, preface)).await
+    }
+
+    /// Reads until it is decided, keeping what was read.
+    fn poll_begins_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        preface: &[u8],
+    ) -> Poll<io::Result<Option<bool>>> {
+        loop {
+            if let Some(decision) = decide(&self.rewound, preface) {
+                return Poll::Ready(Ok(Some(decision)));
+            }
+            let mut more = [0; PREFACE_LENGTH];
+            let mut buffer = ReadBuf::new(&mut more);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            self.rewound = [&self.rewound[..], buffer.filled()].concat().into();
+        }
     }
 
     /// True when the kernel holds nothing that we have not read.
@@ -167,6 +174,15 @@ impl Io {
     }
 }
 
+/// Whether the bytes begin with the preface, as soon as that can be told.
+fn decide(seen: &[u8], preface: &[u8]) -> Option<bool> {
+    let common = seen.len().min(preface.len());
+    if seen[..common] != preface[..common] {
+        return Some(false);
+    }
+    (common == preface.len()).then_some(true)
+}
+
 impl Read for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -177,6 +193,10 @@ impl Read for Io {
             let count = self.rewound.len().min(cursor.remaining());
             cursor.put_slice(&self.rewound[..count]);
             self.rewound.advance(count);
+            if self.rewound.is_empty() {
+                // An empty `Bytes` would still hold its memory.
+                self.rewound = Bytes::new();
+            }
             self.registered.connection.bytes_arrived();
             return Poll::Ready(Ok(()));
         }

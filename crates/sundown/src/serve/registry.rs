@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use super::Limits;
 use super::judge::{Activity, Judgement, Order, Protocol, Stage, View, judge};
 use crate::context::Context;
-use crate::core::{Core, lock};
+use crate::core::{Clock, Core, lock};
 use crate::in_flight::Guard;
 use crate::report::{ConnectionCounts, CutOff, Work};
 
@@ -43,14 +43,14 @@ pub(super) enum Fate {
 pub(crate) struct Connection {
     id: u64,
     pub(super) peer: SocketAddr,
-    epoch: Instant,
+    clock: Clock,
     limits: Limits,
     protocol: AtomicU8,
     activity: AtomicU8,
-    /// Microseconds after `epoch`.
+    /// Microseconds of `clock`.
     since: AtomicU64,
     served: AtomicBool,
-    /// Microseconds after `epoch` plus one; zero is "not told".
+    /// Microseconds of `clock` plus one; zero is "not told".
     told: AtomicU64,
     order: AtomicU8,
     fate: AtomicU8,
@@ -98,11 +98,11 @@ impl Registered {
         let connection = Arc::new(Connection {
             id: connections.next.fetch_add(1, Ordering::Relaxed),
             peer,
-            epoch: core.epoch,
+            clock: core.clock,
             limits,
             protocol: AtomicU8::new(Protocol::Unknown as u8),
             activity: AtomicU8::new(activity::IDLE),
-            since: AtomicU64::new(micros(core.epoch)),
+            since: AtomicU64::new(core.clock.micros()),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
             order: AtomicU8::new(order::NONE),
@@ -153,10 +153,10 @@ impl Connection {
     pub(super) fn request_begins(&self) -> Instant {
         let was = self.activity.swap(activity::BUSY, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
-        match was {
-            activity::HEAD => self.since(),
-            _ => Instant::now(),
+        if was != activity::HEAD {
+            self.since.store(self.clock.micros(), Ordering::Relaxed);
         }
+        self.since()
     }
 
     pub(super) fn add_request(&self, context: Context) {
@@ -273,19 +273,19 @@ impl Connection {
             Order::Cut => order::CUT,
         };
         if wanted == Order::GoAway {
-            self.told.store(micros(self.epoch) + 1, Ordering::Relaxed);
+            self.told.store(self.clock.micros() + 1, Ordering::Relaxed);
         }
         self.order.fetch_max(number, Ordering::AcqRel);
         self.waker.wake();
     }
 
     fn enter(&self, activity: u8) {
-        self.since.store(micros(self.epoch), Ordering::Relaxed);
+        self.since.store(self.clock.micros(), Ordering::Relaxed);
         self.activity.store(activity, Ordering::Relaxed);
     }
 
     fn since(&self) -> Instant {
-        self.epoch + Duration::from_micros(self.since.load(Ordering::Relaxed))
+        self.clock.instant(self.since.load(Ordering::Relaxed))
     }
 
     fn protocol(&self) -> Protocol {
@@ -307,7 +307,7 @@ impl Connection {
             protocol: self.protocol(),
             activity,
             served: self.served.load(Ordering::Relaxed),
-            told: told.map(|micros| self.epoch + Duration::from_micros(micros)),
+            told: told.map(|micros| self.clock.instant(micros)),
         }
     }
 
@@ -392,8 +392,4 @@ impl Connections {
         }
         next
     }
-}
-
-fn micros(epoch: Instant) -> u64 {
-    epoch.elapsed().as_micros() as u64
 }
