@@ -20,6 +20,8 @@ pub(crate) struct Peer {
     pub(crate) framework: &'static str,
     language: Language,
     pub(crate) stop: Stop,
+    /// Whether it speaks HTTP/2 without TLS as its documentation sets it up.
+    pub(crate) http2: bool,
 }
 
 /// What builds and starts a peer.
@@ -45,13 +47,13 @@ pub(crate) enum Stop {
 /// Every peer.
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful },
-    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful },
-    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel },
-    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go, stop: Stop::Graceful },
-    Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful },
-    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful },
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go, stop: Stop::Graceful, http2: false },
+    Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful, http2: false },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
 ];
 
 /// Builds the peer called `name` if that is needed, and returns the command that serves on `port`.

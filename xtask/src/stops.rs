@@ -175,7 +175,7 @@ async fn stop_under_load(
     server.wait_listening(target, PATIENCE).await?;
     let load = Load::start(Plan {
         seed,
-        ..mixed(Plan::against(target))
+        ..mixed(Plan::against(target), contender.peer.http2)
     });
     let instant = rand::rng().random_range(100..400);
     tokio::time::sleep(Duration::from_millis(instant)).await;
@@ -191,16 +191,21 @@ async fn stop_under_load(
 }
 
 /// The mixed load that the project's promise is about.
-fn mixed(plan: Plan) -> Plan {
-    plan.with(Kind::KeepAlive, 16)
+fn mixed(plan: Plan, http2: bool) -> Plan {
+    let plan = plan
+        .with(Kind::KeepAlive, 16)
         .with(Kind::NewConnection, 8)
         .with(Kind::Pipelined, 4)
         .with(Kind::Silent, 8)
         .with(Kind::HalfHead, 4)
         .with(Kind::SlowReader, 2)
         .with(Kind::SlowUpload, 4)
-        .with(Kind::Slow, 4)
-        .with(Kind::Http2, 4)
+        .with(Kind::Slow, 4);
+    if http2 {
+        plan.with(Kind::Http2, 4)
+    } else {
+        plan
+    }
 }
 
 async fn stop_held(
@@ -215,7 +220,7 @@ async fn stop_held(
         plan: Plan::against(target),
         pid: server.id(),
         http1: 48,
-        http2: if contender.loss_is_breach { 16 } else { 0 },
+        http2: if contender.peer.http2 { 16 } else { 0 },
         stop: libc::SIGTERM,
     };
     row.held.merge(held.run().await?);

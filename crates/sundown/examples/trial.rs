@@ -74,6 +74,7 @@ fn main() -> ExitCode {
     let address = std::env::var("TRIAL_ADDRESS").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
     let listener = Listener::http(address, router())
         .head_timeout(Duration::from_millis(300))
+        .connect_info()
         .body_limit(Some(1 << 20));
     app.listener(listener).run()
 }

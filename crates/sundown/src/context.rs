@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +56,16 @@ struct Node {
 /// What the report says of a request.
 pub(crate) struct RequestInfo {
     pub(crate) method: Method,
-    pub(crate) uri: Uri,
+    /// Path and query: all of the target that servers are sent, but for CONNECT.
+    pub(crate) target: Option<PathAndQuery>,
     pub(crate) since: Instant,
+}
+
+impl RequestInfo {
+    /// The path without the query, which may hold secrets.
+    pub(crate) fn path(&self) -> &str {
+        self.target.as_ref().map_or("*", PathAndQuery::path)
+    }
 }
 
 /// Why a context was cancelled.
@@ -331,7 +340,7 @@ mod tests {
     fn request(context: &Context, headers: &HeaderMap) -> Context {
         let info = RequestInfo {
             method: Method::GET,
-            uri: Uri::from_static("/"),
+            target: None,
             since: Instant::now(),
         };
         Context::of_request(context.core().clone(), info, headers)

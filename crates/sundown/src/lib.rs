@@ -56,8 +56,8 @@
 //! | 128 + n | the third signal, number n |
 //!
 //! # Features
-//! `axum` (default): [`Context`] is an extractor, and `axum::extract::ConnectInfo<SocketAddr>`
-//! works. `sqlx`: pools can be given to [`App::release`].
+//! `axum` (default): [`Context`] is an extractor, and [`Listener::connect_info`] gives handlers
+//! `axum::extract::ConnectInfo<SocketAddr>`. `sqlx`: pools can be given to [`App::release`].
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sundown supports Linux: its lossless stop rests on Linux's sockets");

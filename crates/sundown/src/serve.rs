@@ -28,7 +28,8 @@ pub(crate) use bind::{Bound, Passed, bind};
 pub(crate) use reaper::reap;
 pub(crate) use registry::Connections;
 
-/// What a client may use of a listener; the defaults stop neither honest clients nor a stop.
+/// What a listener gives its clients, and no more; the defaults stop neither honest clients nor a
+/// stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// From a request head's first byte to its last.
@@ -39,6 +40,8 @@ pub(crate) struct Limits {
     pub(crate) body: u64,
     /// How many connections are served at a time; more wait in the kernel's queue.
     pub(crate) connections: usize,
+    /// Whether requests carry axum's `ConnectInfo`.
+    pub(crate) connect_info: bool,
 }
 
 impl Default for Limits {
@@ -48,6 +51,7 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(75),
             body: 64 << 20,
             connections: 65_536,
+            connect_info: false,
         }
     }
 }

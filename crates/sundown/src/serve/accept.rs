@@ -136,6 +136,7 @@ impl<S: HttpService + Sync> Accepting<S> {
             core: self.core.clone(),
             connection: io.connection().clone(),
             body_limit: self.limits.body,
+            connect_info: self.limits.connect_info,
         };
         tokio::spawn(serve(io, exchanges));
     }

@@ -66,6 +66,7 @@ pub(super) struct Exchanges<S> {
     pub(super) core: Arc<Core>,
     pub(super) connection: Arc<Connection>,
     pub(super) body_limit: u64,
+    pub(super) connect_info: bool,
 }
 
 impl<S: Clone> Clone for Exchanges<S> {
@@ -75,6 +76,7 @@ impl<S: Clone> Clone for Exchanges<S> {
             core: self.core.clone(),
             connection: self.connection.clone(),
             body_limit: self.body_limit,
+            connect_info: self.connect_info,
         }
     }
 }
@@ -88,7 +90,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
         let since = self.connection.request_begins();
         let info = RequestInfo {
             method: request.method().clone(),
-            uri: request.uri().clone(),
+            target: request.uri().path_and_query().cloned(),
             since,
         };
         let context = Context::of_request(self.core.clone(), info, request.headers());
@@ -107,9 +109,10 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
         } else {
             let mut request = request.map(|incoming| Body::incoming(incoming, self.body_limit));
             #[cfg(feature = "axum")]
-            request
-                .extensions_mut()
-                .insert(axum::extract::ConnectInfo(self.connection.peer));
+            if self.connect_info {
+                let peer = axum::extract::ConnectInfo(self.connection.peer);
+                request.extensions_mut().insert(peer);
+            }
             request.extensions_mut().insert(context);
             self.begin(request)
         };

@@ -125,6 +125,7 @@ mod tests {
         keep_alive: Duration::from_secs(75),
         body: 0,
         connections: 0,
+        connect_info: false,
     };
 
     #[test]

@@ -166,7 +166,9 @@ impl Connection {
     /// Forgets a request; true when it was the last.
     pub(super) fn remove_request(&self, context: &Context) -> bool {
         let mut requests = lock(&self.requests);
-        requests.retain(|open| !open.is_same(context));
+        if let Some(index) = requests.iter().position(|open| open.is_same(context)) {
+            requests.swap_remove(index);
+        }
         requests.is_empty()
     }
 
@@ -318,7 +320,7 @@ impl Connection {
             let named = requests.iter().filter_map(Context::request);
             return named
                 .map(|request| {
-                    let name = format!("{} {}", request.method, request.uri.path());
+                    let name = format!("{} {}", request.method, request.path());
                     CutOff::new(
                         Work::Request,
                         name,
