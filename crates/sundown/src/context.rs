@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -23,11 +22,14 @@ use crate::report::Work;
 /// The header that carries the time left from one service to the next: whole milliseconds, as
 /// decimal digits. A relative time, because clocks of different machines differ; the network's
 /// share is lost, never gained. A value that is not a number is ignored.
-pub const DEADLINE_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+pub const DEADLINE_HEADER: HeaderName = HeaderName::from_static(DEADLINE_NAME);
+
+const DEADLINE_NAME: &str = "x-request-timeout-ms";
 
 /// What a handler, a worker or a task may know about the time it has.
 ///
-/// With the `axum` feature it is an extractor. Elsewhere it is in the request's extensions.
+/// With the `axum` feature it is an extractor; elsewhere a handler asks for
+/// [`Context::current`].
 ///
 /// ```
 /// use sundown::Context;
@@ -46,26 +48,11 @@ pub struct Context(Arc<Node>);
 struct Node {
     core: Arc<Core>,
     parent: Option<Context>,
-    request: Option<RequestInfo>,
+    of_request: bool,
     deadline: Option<Instant>,
     /// Made when somebody first asks, so that a request that never asks pays nothing.
     token: OnceLock<CancellationToken>,
     ended_early: AtomicBool,
-}
-
-/// What the report says of a request.
-pub(crate) struct RequestInfo {
-    pub(crate) method: Method,
-    /// Path and query: all of the target that servers are sent, but for CONNECT.
-    pub(crate) target: Option<PathAndQuery>,
-    pub(crate) since: Instant,
-}
-
-impl RequestInfo {
-    /// The path without the query, which may hold secrets.
-    pub(crate) fn path(&self) -> &str {
-        self.target.as_ref().map_or("*", PathAndQuery::path)
-    }
 }
 
 /// Why a context was cancelled.
@@ -88,32 +75,44 @@ pub enum Cancelled {
 
 impl Context {
     pub(crate) fn of_service(core: Arc<Core>) -> Self {
-        Self::new(core, None, None, None)
+        Self::new(core, None, false, None)
     }
 
-    pub(crate) fn of_request(core: Arc<Core>, request: RequestInfo, headers: &HeaderMap) -> Self {
-        let deadline = headers
-            .get(DEADLINE_HEADER)
-            .and_then(parse_millis)
-            .and_then(|left| request.since.checked_add(left));
-        Self::new(core, None, Some(request), deadline)
+    pub(crate) fn of_request(core: Arc<Core>, deadline: Option<Instant>) -> Self {
+        Self::new(core, None, true, deadline)
     }
 
     fn new(
         core: Arc<Core>,
         parent: Option<Self>,
-        request: Option<RequestInfo>,
+        of_request: bool,
         deadline: Option<Instant>,
     ) -> Self {
         let (token, ended_early) = (OnceLock::new(), AtomicBool::new(false));
         Self(Arc::new(Node {
             core,
             parent,
-            request,
+            of_request,
             deadline,
             token,
             ended_early,
         }))
+    }
+
+    /// The context of the request that is being handled, for whatever a service's `call` and its
+    /// future run: a handler, a middleware, a function deep below. `None` elsewhere, and in a task
+    /// of its own that a handler or a middleware spawned: give it a clone.
+    ///
+    /// ```
+    /// use sundown::Context;
+    ///
+    /// fn still_worth_it() -> bool {
+    ///     Context::current().is_none_or(|ctx| ctx.is_cancelled().is_none())
+    /// }
+    /// # assert!(still_worth_it());
+    /// ```
+    pub fn current() -> Option<Self> {
+        crate::serve::current_context()
     }
 
     /// The instant by which this must be done: the context's own, its parent's or the drain's,
@@ -243,21 +242,9 @@ impl Context {
         })
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.0.core
-    }
-
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    pub(crate) fn request(&self) -> Option<&RequestInfo> {
-        self.0.request.as_ref()
-    }
-
     fn derive(&self, deadline: Option<Instant>) -> Self {
         let earliest = [self.own_deadline(), deadline].into_iter().flatten().min();
-        Self::new(self.0.core.clone(), Some(self.clone()), None, earliest)
+        Self::new(self.0.core.clone(), Some(self.clone()), false, earliest)
     }
 
     fn own_deadline(&self) -> Option<Instant> {
@@ -285,8 +272,8 @@ impl Context {
     /// A request's context is ended early only by its client; the others only by hand.
     fn early_cause(&self) -> Cancelled {
         let own = self.0.ended_early.load(Ordering::Acquire);
-        match (&self.0.parent, own, &self.0.request) {
-            (_, true, Some(_)) => Cancelled::ClientGone,
+        match (&self.0.parent, own, self.0.of_request) {
+            (_, true, true) => Cancelled::ClientGone,
             (Some(parent), false, _) => parent.early_cause(),
             _ => Cancelled::ByHand,
         }
@@ -304,17 +291,28 @@ impl fmt::Debug for Context {
 
 #[cfg(feature = "axum")]
 impl<S: Sync> axum_core::extract::FromRequestParts<S> for Context {
-    type Rejection = http::StatusCode;
+    type Rejection = (http::StatusCode, &'static str);
 
     /// # Errors
-    /// 500 when the handler is not served by an [`App`](crate::App).
+    /// 500 where there is no [`current`](Self::current) one: the handler is not served by an
+    /// [`App`](crate::App), or a middleware has moved it to a task of its own.
     async fn from_request_parts(
-        parts: &mut http::request::Parts,
+        _parts: &mut http::request::Parts,
         _state: &S,
     ) -> Result<Self, Self::Rejection> {
-        let context = parts.extensions.get::<Self>().cloned();
-        context.ok_or(http::StatusCode::INTERNAL_SERVER_ERROR)
+        const MISSING: &str =
+            "no sundown::Context here: serve the router by an App, and spawn no task around it";
+        Self::current().ok_or((http::StatusCode::INTERNAL_SERVER_ERROR, MISSING))
     }
+}
+
+/// Reads the time that a client allows; it counts from when the request began.
+pub(crate) fn deadline_in(headers: &HeaderMap, began: impl FnOnce() -> Instant) -> Option<Instant> {
+    // Not `get`: to hash this name takes longer than to compare it with the few there are.
+    let (_, value) = headers
+        .iter()
+        .find(|(name, _)| name.as_str() == DEADLINE_NAME)?;
+    began().checked_add(parse_millis(value)?)
 }
 
 fn parse_millis(value: &HeaderValue) -> Option<Duration> {
@@ -338,12 +336,8 @@ mod tests {
     }
 
     fn request(context: &Context, headers: &HeaderMap) -> Context {
-        let info = RequestInfo {
-            method: Method::GET,
-            target: None,
-            since: Instant::now(),
-        };
-        Context::of_request(context.core().clone(), info, headers)
+        let deadline = deadline_in(headers, Instant::now);
+        Context::of_request(context.0.core.clone(), deadline)
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,7 +361,7 @@ mod tests {
         assert_eq!(timed.is_cancelled(), Some(Cancelled::Deadline));
 
         let waiting = service.child();
-        service.core().hard.cancel();
+        service.0.core.hard.cancel();
         assert_eq!(waiting.cancelled().await, Cancelled::Stopping);
     }
 

@@ -228,7 +228,6 @@ impl Control {
             ExitStatus::of(!findings.cut_off.is_empty(), reason.as_ref(), failed)
         });
         let began = core.stop_times().map(|times| times.closing_since);
-        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Report {
             schema: REPORT_SCHEMA,
             name: core.name.clone(),
@@ -239,14 +238,12 @@ impl Control {
             phases: lasted(&findings.phases),
             cut_off: findings.cut_off.clone(),
             requests: RequestCounts {
-                finished: count(&core.counters.requests_finished),
-                finished_during_stop: count(&core.counters.requests_during_stop),
-                abandoned_by_client: count(&core.counters.requests_abandoned),
                 cut_off: findings
                     .cut_off
                     .iter()
                     .filter(|open| open.peer.is_some())
                     .count() as u64,
+                ..core.connections.request_counts()
             },
             connections: core.connections.counts(),
             listeners: findings.listeners.clone(),

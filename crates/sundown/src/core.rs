@@ -4,7 +4,7 @@
 //! and hooks watch it, and tell what happened by sending an [`Event`].
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -77,14 +77,14 @@ pub(crate) struct Core {
     pub(crate) in_flight: InFlight,
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
-    pub(crate) counters: Counters,
     stop: Mutex<Option<StopTimes>>,
     pub(crate) findings: Mutex<Findings>,
 }
 
 /// Time stamps that fit into an atomic: microseconds since the service began.
 ///
-/// Up to a timer tick (4 ms) behind `Instant`, which no timeout of ours is finer than.
+/// Up to a timer tick (4 ms) behind `Instant`, which no timeout of ours is finer than, and never
+/// ahead of it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     zero: Instant,
@@ -93,9 +93,14 @@ pub(crate) struct Clock {
 
 impl Clock {
     fn start() -> Self {
+        // `Instant` and the coarse clock are the same clock, read at different times. In this order
+        // a pause between two of the readings sets zero back, never forward.
+        let coarse_zero = sys::coarse_micros();
+        let now = Instant::now();
+        let lag = Duration::from_micros(sys::monotonic_micros() - coarse_zero);
         Self {
-            zero: Instant::now(),
-            coarse_zero: sys::coarse_micros(),
+            zero: now.checked_sub(lag).unwrap_or(now),
+            coarse_zero,
         }
     }
 
@@ -129,14 +134,6 @@ pub(crate) struct Findings {
     pub(crate) start_failure: Option<ExitStatus>,
 }
 
-/// Plain numbers, counted as things happen.
-#[derive(Default)]
-pub(crate) struct Counters {
-    pub(crate) requests_finished: AtomicU64,
-    pub(crate) requests_abandoned: AtomicU64,
-    pub(crate) requests_during_stop: AtomicU64,
-}
-
 impl Core {
     pub(crate) fn new(name: String, budget: Budget, link: Arc<Link>) -> Arc<Self> {
         let core = Arc::new(Self {
@@ -151,7 +148,6 @@ impl Core {
             in_flight: InFlight::new(),
             connections: Connections::default(),
             tasks: Tasks::default(),
-            counters: Counters::default(),
             stop: Mutex::new(None),
             findings: Mutex::default(),
         });

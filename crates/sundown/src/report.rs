@@ -6,6 +6,7 @@ mod human;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -75,6 +76,15 @@ pub struct RequestCounts {
     pub abandoned_by_client: u64,
     /// Cut off by the end of grace or the second signal.
     pub cut_off: u64,
+}
+
+impl AddAssign for RequestCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.finished += more.finished;
+        self.finished_during_stop += more.finished_during_stop;
+        self.abandoned_by_client += more.abandoned_by_client;
+        self.cut_off += more.cut_off;
+    }
 }
 
 /// Connections by fate, over the life of the service.

@@ -16,6 +16,7 @@ mod io;
 mod judge;
 mod reaper;
 mod registry;
+mod requests;
 
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ pub use exchange::HttpService;
 
 pub(crate) use accept::{Listening, Serve, start};
 pub(crate) use bind::{Bound, Passed, bind};
+pub(crate) use exchange::current_context;
 pub(crate) use reaper::reap;
 pub(crate) use registry::Connections;
 

@@ -197,12 +197,21 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Reads the monotonic clock of the last timer tick, in microseconds: some 4 ms old at the most,
 /// and a fraction of the cost.
 pub(crate) fn coarse_micros() -> u64 {
+    micros_of(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// Reads the monotonic clock, which is `Instant`'s, in microseconds.
+pub(crate) fn monotonic_micros() -> u64 {
+    micros_of(libc::CLOCK_MONOTONIC)
+}
+
+fn micros_of(clock: libc::clockid_t) -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `now` outlives the call; every Linux has this clock, and a failure leaves zero.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    // SAFETY: `now` outlives the call; every Linux has these clocks, and a failure leaves zero.
+    unsafe { libc::clock_gettime(clock, &raw mut now) };
     now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
 }
 

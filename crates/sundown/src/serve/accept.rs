@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Limits;
-use super::connection::serve;
+use super::connection::Serving;
 use super::diag;
 use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
@@ -49,8 +49,19 @@ pub(crate) type Serve =
     Box<dyn FnOnce(Arc<Core>, Listening) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// Forgets the service's type.
-pub(crate) fn start<S: HttpService + Sync>(service: S) -> Serve {
+pub(crate) fn start<S: HttpService + Sync>(mut service: S) -> Serve {
+    #[cfg(feature = "axum")]
+    settle_routes(&mut service);
     Box::new(move |core, listening| Box::pin(run(core, listening, service)))
+}
+
+/// Lets an axum router make its routes now rather than for each request, as `axum::serve` does;
+/// its documentation recommends that to whoever serves one.
+#[cfg(feature = "axum")]
+fn settle_routes(service: &mut dyn std::any::Any) {
+    if let Some(router) = service.downcast_mut::<axum::Router>() {
+        *router = std::mem::take(router).with_state(());
+    }
 }
 
 async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, service: S) {
@@ -129,16 +140,10 @@ impl<S: HttpService + Sync> Accepting<S> {
             return;
         };
         let _ = stream.set_nodelay(true);
-        let registered = Registered::new(&self.core, peer, self.limits, guard, place);
-        let io = Io::new(stream, registered);
-        let exchanges = Exchanges {
-            service: self.service.clone(),
-            core: self.core.clone(),
-            connection: io.connection().clone(),
-            body_limit: self.limits.body,
-            connect_info: self.limits.connect_info,
-        };
-        tokio::spawn(serve(io, exchanges));
+        let connection = Registered::new(&self.core, peer, self.limits, guard, place);
+        let exchanges = Exchanges::new(self.service.clone(), connection.clone());
+        let io = Io::new(stream, connection);
+        tokio::spawn(Serving::new(io, exchanges));
     }
 
     async fn stop(&self, name: String, listener: TcpListener, shared: bool) {

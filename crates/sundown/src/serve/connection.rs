@@ -5,18 +5,18 @@
 //! was found is put together again.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
 use super::judge::{Order, Protocol};
-use super::registry::{Connection, Fate};
+use super::registry::{Connection, Fate, Registered};
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -24,129 +24,217 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEAD_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
-/// Serves a connection to its end.
-pub(super) async fn serve<S: HttpService>(io: Io, exchanges: Exchanges<S>) {
-    let connection = io.connection().clone();
-    let mut conversation = pin!(converse(io, exchanges));
-    poll_fn(|cx| {
-        // First of all: a conversation that is always ready must not outlive the cut.
-        if connection.is_cut() {
-            connection.set_fate(Fate::CutOff);
-            return Poll::Ready(());
-        }
-        conversation.as_mut().poll(cx)
-    })
-    .await;
+/// Serves a connection to its end. A task of its own polls it, and no other.
+///
+/// Not an `async fn`: ten thousand idle connections would each carry the places of all that was
+/// ever moved from one stage to the next.
+pub(super) struct Serving<S: HttpService> {
+    connection: Arc<Registered>,
+    /// Whether orders wake the task already.
+    hears: bool,
+    stage: Stage<S>,
 }
 
-async fn converse<S: HttpService>(mut io: Io, exchanges: Exchanges<S>) {
-    let connection = io.connection().clone();
-    loop {
-        let heard = {
-            let mut first = pin!(io.begins_with(PREFACE));
-            until_ordered(first.as_mut(), &connection).await
+enum Stage<S: HttpService> {
+    /// Nothing of hyper exists before the first byte.
+    Opening(Io, Exchanges<S>),
+    Http1(http1::UpgradeableConnection<Io, Exchanges<S>>),
+    /// Boxed: a connection that speaks HTTP/1 must not carry HTTP/2's state.
+    Http2(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Closing(Io),
+    Over,
+}
+
+impl<S: HttpService> Serving<S> {
+    pub(super) fn new(io: Io, exchanges: Exchanges<S>) -> Self {
+        Self {
+            connection: io.connection().clone(),
+            hears: false,
+            stage: Stage::Opening(io, exchanges),
+        }
+    }
+}
+
+// Nothing in it is pinned in place: HTTP/2's future has a box of its own.
+impl<S: HttpService> Unpin for Serving<S> {}
+
+impl<S: HttpService> Future for Serving<S> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            connection,
+            hears,
+            stage,
+        } = &mut *self;
+        if !*hears {
+            connection.wake_for_orders(cx.waker().clone());
+            *hears = true;
+        }
+        loop {
+            // First of all: a conversation that is always ready must not outlive the cut.
+            if connection.is_cut() {
+                connection.set_fate(Fate::CutOff);
+                *stage = Stage::Over;
+                return Poll::Ready(());
+            }
+            // What has arrived goes before an order.
+            *stage = match stage.poll(cx, connection) {
+                Poll::Ready(next) => next,
+                Poll::Pending => match connection.take_order() {
+                    Some(order) => stage.take().interrupted(order, connection),
+                    None => return Poll::Pending,
+                },
+            };
+            if matches!(stage, Stage::Over) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl<S: HttpService> Stage<S> {
+    fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Over)
+    }
+
+    /// Goes on until the next stage.
+    fn poll(&mut self, cx: &mut Context<'_>, connection: &Arc<Registered>) -> Poll<Self> {
+        match self {
+            Self::Opening(io, _) => {
+                let heard = ready!(io.poll_begins_with(cx, PREFACE));
+                Poll::Ready(self.take().opened(heard, connection))
+            }
+            Self::Http1(hyper) => {
+                let result = ready!(Pin::new(hyper).poll(cx));
+                Poll::Ready(self.take().spoken(result, connection))
+            }
+            Self::Http2(conversation) => conversation.as_mut().poll(cx).map(|()| Self::Over),
+            Self::Closing(io) => io.poll_close(cx).map(|_| Self::Over),
+            Self::Over => Poll::Ready(Self::Over),
+        }
+    }
+
+    /// Chooses the protocol by how the connection begins; `None` is the peer's FIN.
+    fn opened(self, heard: io::Result<Option<bool>>, connection: &Arc<Registered>) -> Self {
+        let Self::Opening(io, exchanges) = self else {
+            return self;
         };
         match heard {
-            Heard::Done(Ok(Some(true))) => {
+            Ok(Some(true)) => {
                 connection.set_protocol(Protocol::Http2);
-                // Boxed: a connection that speaks HTTP/1 must not carry HTTP/2's state.
-                return Box::pin(http2(io, exchanges, &connection)).await;
+                Self::Http2(Box::pin(http2(io, exchanges, connection.clone())))
             }
-            Heard::Done(Ok(Some(false))) => {
+            Ok(Some(false)) => {
                 connection.set_protocol(Protocol::Http1);
-                return http1(io, exchanges, &connection).await;
+                Self::http1(io, exchanges)
             }
-            Heard::Done(Ok(None)) => return io.close().await,
-            Heard::Done(Err(_)) => return connection.set_fate(Fate::Failed),
-            Heard::Order(Order::Close) if io.is_quiet() => {
-                connection.set_fate(Fate::ClosedIdle);
-                return io.close().await;
+            Ok(None) => Self::Closing(io),
+            Err(_) => {
+                connection.set_fate(Fate::Failed);
+                Self::Over
             }
-            Heard::Order(Order::HeadTimeout) if connection.is_in_head() => {
-                connection.set_fate(Fate::HeadTimeout);
-                return io.close().await;
-            }
-            Heard::Order(_) => {}
         }
     }
-}
 
-async fn http1<S: HttpService>(mut io: Io, exchanges: Exchanges<S>, connection: &Arc<Connection>) {
-    loop {
-        let mut hyper = http1::Builder::new()
+    fn http1(io: Io, exchanges: Exchanges<S>) -> Self {
+        let hyper = http1::Builder::new()
             .header_read_timeout(None)
-            .serve_connection(io, exchanges.clone())
+            .serve_connection(io, exchanges)
             .with_upgrades();
-        let order = loop {
-            match until_ordered(Pin::new(&mut hyper), connection).await {
-                Heard::Done(result) => {
-                    let upgraded = result.is_ok() && hyper.into_parts().is_none();
-                    return if upgraded {
-                        connection.upgrades()
-                    } else {
-                        note(connection, result)
-                    };
-                }
-                Heard::Order(order) if applies(order, connection) => break order,
-                Heard::Order(_) => {}
+        Self::Http1(hyper)
+    }
+
+    /// HTTP/1 has come to its end; only after an upgrade is there nothing to take apart.
+    fn spoken(self, result: hyper::Result<()>, connection: &Connection) -> Self {
+        if let Self::Http1(hyper) = self {
+            if result.is_ok() && hyper.into_parts().is_none() {
+                connection.upgrades();
+            } else {
+                note(connection, result);
             }
+        }
+        Self::Over
+    }
+
+    /// Carries out an order, unless a request has overtaken it.
+    fn interrupted(self, order: Order, connection: &Connection) -> Self {
+        let overtaken = match order {
+            Order::Close => !connection.is_idle(),
+            Order::HeadTimeout => !connection.is_in_head(),
+            Order::GoAway | Order::Cut => true,
         };
-        let Some(parts) = hyper.into_parts() else {
-            return;
-        };
-        match end(parts.io, parts.read_buf, order, connection).await {
-            Some(again) => io = again,
-            None => return,
+        match self {
+            Self::Opening(io, exchanges) => match order {
+                Order::Close if io.is_quiet() => {
+                    connection.set_fate(Fate::ClosedIdle);
+                    Self::Closing(io)
+                }
+                Order::HeadTimeout if !overtaken => {
+                    connection.set_fate(Fate::HeadTimeout);
+                    Self::Closing(io)
+                }
+                _ => Self::Opening(io, exchanges),
+            },
+            Self::Http1(hyper) if !overtaken => match hyper.into_parts() {
+                Some(parts) => Self::end_http1(parts, order, connection),
+                None => Self::Over,
+            },
+            other => other,
         }
     }
-}
 
-/// An order that was overtaken by a request is void.
-fn applies(order: Order, connection: &Connection) -> bool {
-    match order {
-        Order::Close => connection.is_idle(),
-        Order::HeadTimeout => connection.is_in_head(),
-        Order::GoAway | Order::Cut => false,
-    }
-}
-
-/// Ends an HTTP/1 connection, or gives it back because something of a request is there.
-async fn end(mut io: Io, unparsed: Bytes, order: Order, connection: &Connection) -> Option<Io> {
-    match order {
-        Order::HeadTimeout => {
+    /// Ends an HTTP/1 connection, or puts it together again because something of a request is
+    /// there.
+    fn end_http1(
+        parts: http1::Parts<Io, Exchanges<S>>,
+        order: Order,
+        connection: &Connection,
+    ) -> Self {
+        let (mut io, unparsed) = (parts.io, parts.read_buf);
+        if order == Order::HeadTimeout {
             connection.set_fate(Fate::HeadTimeout);
             io.say(HEAD_TIMEOUT);
+            return Self::Closing(io);
         }
-        _ if unparsed.is_empty() && io.is_quiet() => connection.set_fate(Fate::ClosedIdle),
-        _ => {
-            if !unparsed.is_empty() {
-                connection.head_begins();
-            }
-            io.rewind(unparsed);
-            return Some(io);
+        if unparsed.is_empty() && io.is_quiet() {
+            connection.set_fate(Fate::ClosedIdle);
+            return Self::Closing(io);
         }
+        if !unparsed.is_empty() {
+            connection.head_begins();
+        }
+        io.rewind(unparsed);
+        Self::http1(io, parts.service)
     }
-    io.close().await;
-    None
 }
 
-async fn http2<S: HttpService>(io: Io, exchanges: Exchanges<S>, connection: &Arc<Connection>) {
+async fn http2<S: HttpService>(io: Io, exchanges: Exchanges<S>, connection: Arc<Registered>) {
     let mut hyper = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .serve_connection(io, exchanges)
     );
-    loop {
-        match until_ordered(hyper.as_mut(), connection).await {
-            Heard::Done(result) => return note(connection, result),
-            Heard::Order(Order::GoAway) => hyper.as_mut().graceful_shutdown(),
-            // It was told to go away, has no stream, and did not answer.
-            Heard::Order(Order::Close | Order::HeadTimeout) if connection.has_no_request() => {
-                return connection.set_fate(Fate::ClosedIdle);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = hyper.as_mut().poll(cx) {
+                note(&connection, result);
+                return Poll::Ready(());
             }
-            Heard::Order(_) => {}
+            match connection.take_order() {
+                Some(Order::GoAway) => hyper.as_mut().graceful_shutdown(),
+                // It was told to go away, has no stream, and did not answer.
+                Some(Order::Close | Order::HeadTimeout) if connection.has_no_request() => {
+                    connection.set_fate(Fate::ClosedIdle);
+                    return Poll::Ready(());
+                }
+                // `Serving` sees the cut.
+                None | Some(Order::Cut) => return Poll::Pending,
+                Some(_) => {}
+            }
         }
-    }
+    })
+    .await;
 }
 
 fn note(connection: &Connection, result: hyper::Result<()>) {
@@ -154,28 +242,4 @@ fn note(connection: &Connection, result: hyper::Result<()>) {
         tracing::debug!(target: "sundown", peer = %connection.peer, %error, "connection failed");
         connection.set_fate(Fate::Failed);
     }
-}
-
-enum Heard<T> {
-    Done(T),
-    Order(Order),
-}
-
-/// Polls until the future is done or an order has come; what has arrived goes before the order.
-async fn until_ordered<F: Future>(
-    mut future: Pin<&mut F>,
-    connection: &Connection,
-) -> Heard<F::Output> {
-    poll_fn(|cx| {
-        connection.register(cx.waker());
-        if let Poll::Ready(done) = future.as_mut().poll(cx) {
-            return Poll::Ready(Heard::Done(done));
-        }
-        match connection.take_order() {
-            // `serve` sees this one.
-            Some(Order::Cut) | None => Poll::Pending,
-            Some(order) => Poll::Ready(Heard::Order(order)),
-        }
-    })
-    .await
 }

@@ -1,12 +1,13 @@
 //! One request and its response: named, counted, limited, and told when its client is gone.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -17,9 +18,9 @@ use tower::ServiceExt as _;
 use tower::util::Oneshot;
 
 use super::body::Body;
-use super::registry::Connection;
-use crate::context::{Context, RequestInfo};
-use crate::core::Core;
+use super::registry::Registered;
+use super::requests::{Named, Ticket};
+use crate::context::{Context, deadline_in};
 use crate::error::BoxError;
 
 /// What a listener serves: every tower service of HTTP requests that can be cloned, such as an
@@ -62,21 +63,15 @@ where
 
 /// Turns a connection's requests into calls of the service.
 pub(super) struct Exchanges<S> {
-    pub(super) service: S,
-    pub(super) core: Arc<Core>,
-    pub(super) connection: Arc<Connection>,
-    pub(super) body_limit: u64,
-    pub(super) connect_info: bool,
+    service: S,
+    connection: Arc<Registered>,
 }
 
-impl<S: Clone> Clone for Exchanges<S> {
-    fn clone(&self) -> Self {
+impl<S> Exchanges<S> {
+    pub(super) fn new(service: S, connection: Arc<Registered>) -> Self {
         Self {
-            service: self.service.clone(),
-            core: self.core.clone(),
-            connection: self.connection.clone(),
-            body_limit: self.body_limit,
-            connect_info: self.connect_info,
+            service,
+            connection,
         }
     }
 }
@@ -87,38 +82,27 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
     type Future = Responding<S>;
 
     fn call(&self, request: Request<Incoming>) -> Responding<S> {
-        let since = self.connection.request_begins();
-        let info = RequestInfo {
-            method: request.method().clone(),
-            target: request.uri().path_and_query().cloned(),
-            since,
-        };
-        let context = Context::of_request(self.core.clone(), info, request.headers());
-        self.connection.add_request(context.clone());
-        let exchange = Exchange {
-            context: context.clone(),
-            connection: self.connection.clone(),
-            bodiless: request.method() == Method::HEAD,
-            finished: false,
-        };
         let version = request.version();
-        let call = if declared_length(&request).is_some_and(|length| length > self.body_limit) {
+        let mut exchange = Some(Exchange::begin(self.connection.clone(), &request));
+        let limits = &self.connection.limits;
+        let declared = request.body().size_hint().exact();
+        let call = if declared.is_some_and(|length| length > limits.body) {
             Call::Refused {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
             }
         } else {
-            let mut request = request.map(|incoming| Body::incoming(incoming, self.body_limit));
+            #[cfg_attr(not(feature = "axum"), expect(unused_mut))]
+            let mut request = request.map(|incoming| Body::incoming(incoming, limits.body));
             #[cfg(feature = "axum")]
-            if self.connect_info {
+            if limits.connect_info {
                 let peer = axum::extract::ConnectInfo(self.connection.peer);
                 request.extensions_mut().insert(peer);
             }
-            request.extensions_mut().insert(context);
-            self.begin(request)
+            within(&mut exchange, || self.begin(request))
         };
         Responding {
             call,
-            exchange: Some(exchange),
+            exchange,
             version,
         }
     }
@@ -129,61 +113,93 @@ impl<S: HttpService> Exchanges<S> {
     fn begin(&self, request: Request<Body>) -> Call<S> {
         let mut service = self.service.clone();
         let mut nobody = TaskContext::from_waker(Waker::noop());
-        match service.poll_ready(&mut nobody) {
-            Poll::Ready(Ok(())) => Call::Served {
+        let called = unwinding(|| match service.poll_ready(&mut nobody) {
+            Poll::Ready(Ok(())) => Ok(Call::Served {
                 future: service.call(request),
-            },
-            Poll::Ready(Err(_)) => Call::Refused {
-                status: StatusCode::INTERNAL_SERVER_ERROR,
-            },
+            }),
+            Poll::Ready(Err(error)) => Err(error),
             // Asked again with a waker. Boxed, so that the others do not carry the request.
-            Poll::Pending => Call::Waiting {
+            Poll::Pending => Ok(Call::Waiting {
                 future: Box::pin(service.oneshot(request)),
-            },
-        }
+            }),
+        });
+        called.unwrap_or_else(|status| Call::Refused { status })
     }
 }
 
-fn declared_length<B>(request: &Request<B>) -> Option<u64> {
-    request
-        .headers()
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-/// Holds a request's entry until its response is written; a response that is dropped before its
-/// end means that the client is gone.
+/// A request under way: holds its entry until its response is written. A response that is dropped
+/// before its end means that the client is gone.
 struct Exchange {
-    context: Context,
-    connection: Arc<Connection>,
+    connection: Arc<Registered>,
+    ticket: Ticket,
+    /// What the client allows, by [`DEADLINE_HEADER`](crate::DEADLINE_HEADER).
+    deadline: Option<Instant>,
+    /// Made when somebody first asks.
+    context: Option<Context>,
     bodiless: bool,
     finished: bool,
 }
 
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let core = self.context.core();
-        let counters = &core.counters;
-        if self.finished {
-            counters.requests_finished.fetch_add(1, Ordering::Relaxed);
-            if core.is_closing() {
-                counters
-                    .requests_during_stop
-                    .fetch_add(1, Ordering::Relaxed);
-            }
-        } else {
-            self.context.cancel();
-            if !self.connection.is_cut() {
-                counters.requests_abandoned.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        if self.connection.remove_request(&self.context) {
-            self.connection.response_ends();
+impl Exchange {
+    fn begin<B>(connection: Arc<Registered>, request: &Request<B>) -> Self {
+        let since = connection.request_begins();
+        let ticket = connection.add_request(Named {
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned(),
+            since,
+        });
+        Self {
+            deadline: deadline_in(request.headers(), || connection.core.clock.instant(since)),
+            connection,
+            ticket,
+            context: None,
+            bodiless: request.method() == Method::HEAD,
+            finished: false,
         }
     }
+
+    fn context(&mut self) -> Context {
+        let core = &self.connection.core;
+        let context = self
+            .context
+            .get_or_insert_with(|| Context::of_request(core.clone(), self.deadline));
+        context.clone()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.finished
+            && let Some(context) = &self.context
+        {
+            context.cancel();
+        }
+        self.connection.request_ends(self.ticket, self.finished);
+    }
+}
+
+thread_local! {
+    /// The exchange whose service is polled on this thread just now.
+    static CURRENT: Cell<Option<Exchange>> = const { Cell::new(None) };
+}
+
+/// The context of the request whose service is polled on this thread just now.
+///
+/// Most handlers never ask; so it is not put into every request's extensions, which would cost
+/// each of them some 3 % of a trivial request's CPU time.
+pub(crate) fn current_context() -> Option<Context> {
+    let mut current = CURRENT.take();
+    let context = current.as_mut().map(Exchange::context);
+    CURRENT.set(current);
+    context
+}
+
+/// Makes an exchange the current one while `poll` runs, which must not unwind.
+fn within<T>(exchange: &mut Option<Exchange>, poll: impl FnOnce() -> T) -> T {
+    let outer = CURRENT.replace(exchange.take());
+    let polled = poll();
+    *exchange = CURRENT.replace(outer);
+    polled
 }
 
 pin_project! {
@@ -210,13 +226,15 @@ impl<S: HttpService> Future for Responding<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.call.project() {
-            CallProjection::Refused { status } => Err(*status),
-            CallProjection::Served { future } => ready!(poll_unwinding(future, cx)),
-            CallProjection::Waiting { future } => ready!(poll_unwinding(future.as_mut(), cx)),
-        };
+        let call = this.call.project();
+        let polled = within(this.exchange, || match call {
+            CallProjection::Refused { status } => Poll::Ready(Err(*status)),
+            CallProjection::Served { future } => poll_unwinding(future, cx),
+            CallProjection::Waiting { future } => poll_unwinding(future.as_mut(), cx),
+        });
+        let answer = ready!(polled);
         let exchange = this.exchange.take().expect("a response is made once");
-        let closing = exchange.context.core().is_closing();
+        let closing = exchange.connection.core.is_closing();
         let mut response = match answer {
             Ok(response) => response.map(|body| Tracked::new(Some(body), exchange)),
             Err(status) => {
@@ -236,8 +254,6 @@ impl<S: HttpService> Future for Responding<S> {
     }
 }
 
-/// Polls the service; an error or a panic becomes 500, because the client is still there and
-/// waits for an answer.
 fn poll_unwinding<F, B, E>(
     future: Pin<&mut F>,
     cx: &mut TaskContext<'_>,
@@ -246,19 +262,26 @@ where
     F: Future<Output = Result<Response<B>, E>>,
     E: Into<BoxError>,
 {
-    match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-        Ok(Poll::Pending) => Poll::Pending,
-        Ok(Poll::Ready(Ok(response))) => Poll::Ready(Ok(response)),
-        Ok(Poll::Ready(Err(error))) => {
-            let error = error.into();
-            tracing::error!(target: "sundown", error, "the service failed");
-            Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
+    let polled = unwinding(|| match future.poll(cx) {
+        Poll::Pending => Ok(None),
+        Poll::Ready(answer) => answer.map(Some),
+    });
+    polled.transpose().map_or(Poll::Pending, Poll::Ready)
+}
+
+/// Asks the service; an error or a panic becomes 500, because the client is still there and waits
+/// for an answer.
+fn unwinding<T, E: Into<BoxError>>(ask: impl FnOnce() -> Result<T, E>) -> Result<T, StatusCode> {
+    match catch_unwind(AssertUnwindSafe(ask)) {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => {
+            tracing::error!(target: "sundown", error = error.into(), "the service failed");
         }
         Err(panic) => {
             tracing::error!(target: "sundown", panic = text_of(&*panic), "a handler panicked");
-            Poll::Ready(Err(StatusCode::INTERNAL_SERVER_ERROR))
         }
     }
+    Err(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> &str {

@@ -4,7 +4,6 @@
 //! the connection is over and the drain knows. Never closes a socket with unread data in it while
 //! the peer may still be reading (that would send RST and could destroy the answer on its way).
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -18,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::registry::{Connection, Registered};
+use super::registry::Registered;
 use crate::sys;
 
 /// After our FIN: how long a quiet peer is waited for, and how long any peer that takes nothing.
@@ -34,7 +33,7 @@ pub(super) struct Io {
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Box<Ending>>,
-    registered: Registered,
+    connection: Arc<Registered>,
 }
 
 /// The wait between our FIN and the peer's.
@@ -45,17 +44,17 @@ struct Ending {
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, registered: Registered) -> Self {
+    pub(super) fn new(stream: TcpStream, connection: Arc<Registered>) -> Self {
         Self {
             stream,
             rewound: Bytes::new(),
             ending: None,
-            registered,
+            connection,
         }
     }
 
-    pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.registered.connection
+    pub(super) fn connection(&self) -> &Arc<Registered> {
+        &self.connection
     }
 
     /// Puts bytes back, to be read again.
@@ -69,42 +68,33 @@ impl Io {
 
     /// Waits for the first bytes, without taking them away from whoever reads next, until they
     /// decide whether they begin with `preface`. `None` at the peer's FIN.
-    ///
-    /// # Cancel safety
-    /// What was read stays here.
-    pub(super) async fn begins_with(&mut self, preface: &[u8]) -> io::Result<Option<bool>> {
-        if self.rewound.is_empty() {
-            // Peeking costs no memory, and decides for all but a client that sends byte by byte.
-            let mut seen = [0; PREFACE_LENGTH];
-            let count = self.stream.peek(&mut seen).await?;
-            if count == 0 {
-                return Ok(None);
-            }
-            self.registered.connection.bytes_arrived();
-            if let Some(decision) = decide(&seen[..count], preface) {
-                return Ok(Some(decision));
-            }
-        }
-        poll_fn(|cx| self.poll_begins_with(cx, preface)).await
-    }
-
-    /// Reads until it is decided, keeping what was read.
-    fn poll_begins_with(
+    pub(super) fn poll_begins_with(
         &mut self,
         cx: &mut Context<'_>,
         preface: &[u8],
     ) -> Poll<io::Result<Option<bool>>> {
+        let mut bytes = [0; PREFACE_LENGTH];
+        if self.rewound.is_empty() {
+            // Peeking costs no memory, and decides for all but a client that sends byte by byte.
+            let mut seen = ReadBuf::new(&mut bytes);
+            if ready!(self.stream.poll_peek(cx, &mut seen))? == 0 {
+                return Poll::Ready(Ok(None));
+            }
+            self.connection.bytes_arrived();
+            if let Some(decision) = decide(seen.filled(), preface) {
+                return Poll::Ready(Ok(Some(decision)));
+            }
+        }
         loop {
             if let Some(decision) = decide(&self.rewound, preface) {
                 return Poll::Ready(Ok(Some(decision)));
             }
-            let mut more = [0; PREFACE_LENGTH];
-            let mut buffer = ReadBuf::new(&mut more);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
+            let mut more = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut more))?;
+            if more.filled().is_empty() {
                 return Poll::Ready(Ok(None));
             }
-            self.rewound = [&self.rewound[..], buffer.filled()].concat().into();
+            self.rewound = [&self.rewound[..], more.filled()].concat().into();
         }
     }
 
@@ -120,13 +110,9 @@ impl Io {
     }
 
     /// Sends FIN and waits until the peer has taken everything, or takes nothing more.
-    pub(super) async fn close(mut self) {
-        let _ = poll_fn(|cx| self.poll_close(cx)).await;
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ending.is_none() {
-            self.registered.connection.closes();
+            self.connection.closes();
             if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
                 return Poll::Ready(Ok(()));
             }
@@ -197,7 +183,7 @@ impl Read for Io {
                 // An empty `Bytes` would still hold its memory.
                 self.rewound = Bytes::new();
             }
-            self.registered.connection.bytes_arrived();
+            self.connection.bytes_arrived();
             return Poll::Ready(Ok(()));
         }
         // SAFETY: only bytes that `poll_read` has filled are declared as initialised.
@@ -205,7 +191,7 @@ impl Read for Io {
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         if count > 0 {
-            self.registered.connection.bytes_arrived();
+            self.connection.bytes_arrived();
         }
         // SAFETY: `count` bytes were filled just now.
         unsafe { cursor.advance(count) };
@@ -236,7 +222,7 @@ impl Write for Io {
 
     /// hyper calls this only once its own buffer is empty.
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.registered.connection.flushed();
+        self.connection.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -5,6 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::Limits;
+use crate::core::Core;
+use crate::lifecycle::Phase;
 
 /// What a connection speaks, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,16 @@ pub(super) struct Stage {
     pub(super) closing_since: Option<Instant>,
     pub(super) draining: bool,
     pub(super) linger: Duration,
+}
+
+impl Stage {
+    pub(super) fn of(core: &Core) -> Self {
+        Self {
+            closing_since: core.stop_times().map(|times| times.closing_since),
+            draining: core.phase() >= Phase::Draining,
+            linger: core.budget.linger,
+        }
+    }
 }
 
 /// What a connection is to do.

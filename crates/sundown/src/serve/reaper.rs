@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use super::judge::Stage;
 use crate::core::Core;
-use crate::lifecycle::Phase;
 
 /// How often it looks while serving, and while draining.
 const SERVING: Duration = Duration::from_secs(1);
@@ -16,15 +15,10 @@ const DRAINING: Duration = Duration::from_millis(20);
 /// Runs until it is dropped.
 pub(crate) async fn reap(core: Arc<Core>) {
     loop {
-        let draining = core.phase() >= Phase::Draining;
-        let stage = Stage {
-            closing_since: core.stop_times().map(|times| times.closing_since),
-            draining,
-            linger: core.budget.linger,
-        };
+        let stage = Stage::of(&core);
         let now = Instant::now();
         let next = core.connections.judge_all(now, stage);
-        let most = now + if draining { DRAINING } else { SERVING };
+        let most = now + if stage.draining { DRAINING } else { SERVING };
         let at = next.map_or(most, |next| next.min(most));
         tokio::select! {
             () = core.connections.looked_for() => {}

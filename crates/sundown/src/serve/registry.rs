@@ -5,27 +5,35 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 use std::time::Instant;
 
-use futures_util::task::AtomicWaker;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Limits;
 use super::judge::{Activity, Judgement, Order, Protocol, Stage, View, judge};
-use crate::context::Context;
-use crate::core::{Clock, Core, lock};
+use super::requests::{Ending, Named, Requests, Ticket};
+use crate::core::{Core, lock};
 use crate::in_flight::Guard;
-use crate::report::{ConnectionCounts, CutOff, Work};
+use crate::report::{ConnectionCounts, CutOff, RequestCounts, Work};
 
 /// Every open connection of a service, and how the ended ones ended.
 #[derive(Default)]
 pub(crate) struct Connections {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
-    counts: Mutex<ConnectionCounts>,
+    counts: Mutex<Counts>,
     look: Notify,
+}
+
+/// Of the connections that have ended, and of their requests.
+#[derive(Default)]
+struct Counts {
+    connections: ConnectionCounts,
+    requests: RequestCounts,
 }
 
 /// How a connection ended.
@@ -43,8 +51,8 @@ pub(super) enum Fate {
 pub(crate) struct Connection {
     id: u64,
     pub(super) peer: SocketAddr,
-    clock: Clock,
-    limits: Limits,
+    pub(super) core: Arc<Core>,
+    pub(super) limits: Limits,
     protocol: AtomicU8,
     activity: AtomicU8,
     /// Microseconds of `clock`.
@@ -54,8 +62,9 @@ pub(crate) struct Connection {
     told: AtomicU64,
     order: AtomicU8,
     fate: AtomicU8,
-    waker: AtomicWaker,
-    requests: Mutex<Vec<Context>>,
+    /// The task that serves it, once that has begun.
+    task: Mutex<Option<Waker>>,
+    requests: Requests,
 }
 
 /// The stages of one HTTP/1 exchange after another, as numbers for an atomic.
@@ -78,10 +87,10 @@ mod order {
     pub(super) const CUT: u8 = 4;
 }
 
-/// Ends a connection's entry when the last owner of its socket is gone.
+/// A connection's entry, which ends with the last that belongs to the connection: its socket, its
+/// task, a request, also one that outlives the socket by the time it takes to drop it.
 pub(super) struct Registered {
-    pub(super) connection: Arc<Connection>,
-    core: Arc<Core>,
+    connection: Arc<Connection>,
     _guard: Guard,
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -93,12 +102,12 @@ impl Registered {
         limits: Limits,
         guard: Guard,
         place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let connections = &core.connections;
         let connection = Arc::new(Connection {
             id: connections.next.fetch_add(1, Ordering::Relaxed),
             peer,
-            clock: core.clock,
+            core: core.clone(),
             limits,
             protocol: AtomicU8::new(Protocol::Unknown as u8),
             activity: AtomicU8::new(activity::IDLE),
@@ -107,31 +116,42 @@ impl Registered {
             told: AtomicU64::new(0),
             order: AtomicU8::new(order::NONE),
             fate: AtomicU8::new(Fate::Ended as u8),
-            waker: AtomicWaker::new(),
-            requests: Mutex::default(),
+            task: Mutex::default(),
+            requests: Requests::default(),
         });
         lock(&connections.open).insert(connection.id, connection.clone());
-        lock(&connections.counts).accepted += 1;
-        Self {
+        lock(&connections.counts).connections.accepted += 1;
+        Arc::new(Self {
             connection,
-            core: core.clone(),
             _guard: guard,
             _place: place,
-        }
+        })
+    }
+}
+
+impl Deref for Registered {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let connections = &self.core.connections;
-        lock(&connections.open).remove(&self.connection.id);
+        let connection = &self.connection;
+        let connections = &connection.core.connections;
+        let mut open = lock(&connections.open);
         let mut counts = lock(&connections.counts);
-        let counter = match self.connection.fate() {
-            Fate::Ended => &mut counts.ended,
-            Fate::ClosedIdle => &mut counts.closed_idle,
-            Fate::HeadTimeout => &mut counts.head_timeout,
-            Fate::Failed => &mut counts.failed,
-            Fate::CutOff => &mut counts.cut_off,
+        open.remove(&connection.id);
+        counts.requests += connection.requests.counts();
+        let ended = &mut counts.connections;
+        let counter = match connection.fate() {
+            Fate::Ended => &mut ended.ended,
+            Fate::ClosedIdle => &mut ended.closed_idle,
+            Fate::HeadTimeout => &mut ended.head_timeout,
+            Fate::Failed => &mut ended.failed,
+            Fate::CutOff => &mut ended.cut_off,
         };
         *counter += 1;
     }
@@ -150,40 +170,46 @@ impl Connection {
     }
 
     /// A request begins; returns since when, which is its first byte.
-    pub(super) fn request_begins(&self) -> Instant {
-        let was = self.activity.swap(activity::BUSY, Ordering::Relaxed);
+    pub(super) fn request_begins(&self) -> u64 {
+        if self.activity.load(Ordering::Relaxed) != activity::HEAD {
+            self.since
+                .store(self.core.clock.micros(), Ordering::Relaxed);
+        }
+        self.activity.store(activity::BUSY, Ordering::Relaxed);
         self.served.store(true, Ordering::Relaxed);
-        if was != activity::HEAD {
-            self.since.store(self.clock.micros(), Ordering::Relaxed);
-        }
-        self.since()
+        self.since.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_request(&self, context: Context) {
-        lock(&self.requests).push(context);
+    pub(super) fn add_request(&self, request: Named) -> Ticket {
+        self.requests.begin(request)
     }
 
-    /// Forgets a request; true when it was the last.
-    pub(super) fn remove_request(&self, context: &Context) -> bool {
-        let mut requests = lock(&self.requests);
-        if let Some(index) = requests.iter().position(|open| open.is_same(context)) {
-            requests.swap_remove(index);
-        }
-        requests.is_empty()
-    }
-
-    /// A response is complete in hyper's buffer.
-    pub(super) fn response_ends(&self) {
-        if self.protocol() == Protocol::Http2 {
-            // Streams are flushed by h2 itself, which also ends the connection.
-            self.enter(activity::IDLE);
+    /// A response is complete in hyper's buffer, or never will be.
+    pub(super) fn request_ends(&self, ticket: Ticket, finished: bool) {
+        let ending = if finished {
+            let stopping = self.core.is_closing();
+            Ending::Finished { stopping }
+        } else if self.is_cut() {
+            Ending::CutOff
         } else {
-            let _ = self.activity.compare_exchange(
-                activity::BUSY,
-                activity::FLUSHING,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            Ending::Abandoned
+        };
+        let was_last = self.requests.end(ticket, ending);
+        if self.protocol() == Protocol::Http2 {
+            self.stream_ends(was_last);
+        } else if self.activity.load(Ordering::Relaxed) == activity::BUSY {
+            self.activity.store(activity::FLUSHING, Ordering::Relaxed);
+        }
+    }
+
+    /// Streams are flushed by h2 itself, which also ends the connection.
+    fn stream_ends(&self, was_last: bool) {
+        if was_last {
+            self.enter(activity::IDLE);
+        }
+        if self.core.is_closing() && self.told.load(Ordering::Relaxed) == 0 {
+            // A lame duck's connection goes away as soon as it has served.
+            self.judge(Instant::now(), Stage::of(&self.core));
         }
     }
 
@@ -207,7 +233,7 @@ impl Connection {
     }
 
     pub(super) fn has_no_request(&self) -> bool {
-        lock(&self.requests).is_empty()
+        self.requests.is_empty()
     }
 
     pub(super) fn is_in_head(&self) -> bool {
@@ -236,9 +262,10 @@ impl Connection {
         .unwrap_or(Fate::Failed)
     }
 
-    /// Lets the connection's task be woken by orders.
-    pub(super) fn register(&self, waker: &std::task::Waker) {
-        self.waker.register(waker);
+    /// Lets orders wake the task that serves the connection. It looks for one afterwards: an order
+    /// that came before found nobody to wake.
+    pub(super) fn wake_for_orders(&self, task: Waker) {
+        *lock(&self.task) = Some(task);
     }
 
     /// Takes the order that was left, if any. The order to cut stays.
@@ -275,19 +302,35 @@ impl Connection {
             Order::Cut => order::CUT,
         };
         if wanted == Order::GoAway {
-            self.told.store(self.clock.micros() + 1, Ordering::Relaxed);
+            let now = self.core.clock.micros();
+            self.told.store(now + 1, Ordering::Relaxed);
         }
         self.order.fetch_max(number, Ordering::AcqRel);
-        self.waker.wake();
+        if let Some(task) = &*lock(&self.task) {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Gives the order that is due; returns when one could be.
+    fn judge(&self, now: Instant, stage: Stage) -> Option<Instant> {
+        match judge(now, self.view(), stage, &self.limits) {
+            Judgement::Now(order) => {
+                self.give_order(order);
+                None
+            }
+            Judgement::At(at) => Some(at),
+            Judgement::Never => None,
+        }
     }
 
     fn enter(&self, activity: u8) {
-        self.since.store(self.clock.micros(), Ordering::Relaxed);
+        self.since
+            .store(self.core.clock.micros(), Ordering::Relaxed);
         self.activity.store(activity, Ordering::Relaxed);
     }
 
     fn since(&self) -> Instant {
-        self.clock.instant(self.since.load(Ordering::Relaxed))
+        self.core.clock.instant(self.since.load(Ordering::Relaxed))
     }
 
     fn protocol(&self) -> Protocol {
@@ -309,26 +352,18 @@ impl Connection {
             protocol: self.protocol(),
             activity,
             served: self.served.load(Ordering::Relaxed),
-            told: told.map(|micros| self.clock.instant(micros)),
+            told: told.map(|micros| self.core.clock.instant(micros)),
         }
     }
 
     fn open_work(&self, now: Instant) -> Vec<CutOff> {
         let peer = Some(self.peer);
-        let requests = lock(&self.requests);
+        let age = |since| now.saturating_duration_since(self.core.clock.instant(since));
+        let requests = self
+            .requests
+            .map(|request| CutOff::new(Work::Request, request.route(), peer, age(request.since)));
         if !requests.is_empty() {
-            let named = requests.iter().filter_map(Context::request);
-            return named
-                .map(|request| {
-                    let name = format!("{} {}", request.method, request.path());
-                    CutOff::new(
-                        Work::Request,
-                        name,
-                        peer,
-                        now.saturating_duration_since(request.since),
-                    )
-                })
-                .collect();
+            return requests;
         }
         let work = match self.activity.load(Ordering::Relaxed) {
             activity::HEAD if self.protocol() != Protocol::Http2 => Work::RequestHead,
@@ -336,13 +371,9 @@ impl Connection {
             activity::FLUSHING => Work::Request,
             _ => return Vec::new(),
         };
-        let age = now.saturating_duration_since(self.since());
-        vec![CutOff::new(
-            work,
-            "(unread or unsent)".to_owned(),
-            peer,
-            age,
-        )]
+        let age = age(self.since.load(Ordering::Relaxed));
+        let name = "(unread or unsent)".to_owned();
+        vec![CutOff::new(work, name, peer, age)]
     }
 }
 
@@ -353,7 +384,18 @@ impl Connections {
     }
 
     pub(crate) fn counts(&self) -> ConnectionCounts {
-        *lock(&self.counts)
+        lock(&self.counts).connections
+    }
+
+    /// Requests by outcome, those of open connections included; what was cut off is named, and not
+    /// counted here.
+    pub(crate) fn request_counts(&self) -> RequestCounts {
+        let open = lock(&self.open);
+        let mut counts = lock(&self.counts).requests;
+        for connection in open.values() {
+            counts += connection.requests.counts();
+        }
+        counts
     }
 
     /// What is under way, for the report.
@@ -384,14 +426,9 @@ impl Connections {
     /// Gives the orders that are due; returns when the next could be.
     pub(super) fn judge_all(&self, now: Instant, stage: Stage) -> Option<Instant> {
         let open = lock(&self.open);
-        let mut next: Option<Instant> = None;
-        for connection in open.values() {
-            match judge(now, connection.view(), stage, &connection.limits) {
-                Judgement::Now(order) => connection.give_order(order),
-                Judgement::At(at) => next = Some(next.map_or(at, |next| next.min(at))),
-                Judgement::Never => {}
-            }
-        }
-        next
+        let orders = open
+            .values()
+            .filter_map(|connection| connection.judge(now, stage));
+        orders.min()
     }
 }
