@@ -68,6 +68,44 @@ async fn a_handle_stops_the_service_and_every_phase_is_seen_in_order() {
 }
 
 #[tokio::test]
+async fn a_tower_service_asks_for_its_context_where_it_is_polled_and_nowhere_else() {
+    let service = tower::service_fn(|_: http::Request<sundown::Body>| {
+        let in_call = Context::current().is_some();
+        async move {
+            let in_future = Context::current().is_some();
+            let in_task = tokio::spawn(async { Context::current().is_some() }).await?;
+            let answer = format!("{in_call} {in_future} {in_task}");
+            Ok::<_, BoxError>(http::Response::new(answer))
+        }
+    });
+    let (handle, running) = start(App::new("plain").http("127.0.0.1:0", service)).await;
+    let mut stream = TcpStream::connect(address(&handle)).await.unwrap();
+    let answer = ask(&mut stream).await;
+    assert!(answer.ends_with("true true false"), "{answer}");
+    assert!(Context::current().is_none());
+    handle.shutdown("enough");
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_panics_when_called_answers_500_and_the_connection_lives_on() {
+    let mut calls = 0;
+    let service = tower::service_fn(move |_: http::Request<sundown::Body>| {
+        calls += 1;
+        assert!(calls > 1, "the first call fails");
+        async { Ok::<_, BoxError>(http::Response::new("ok".to_owned())) }
+    });
+    let (handle, running) = start(App::new("panics").http("127.0.0.1:0", service)).await;
+    let mut stream = TcpStream::connect(address(&handle)).await.unwrap();
+    for _ in 0..2 {
+        let answer = ask(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    }
+    handle.shutdown("enough");
+    assert_eq!(running.await.unwrap().requests.finished, 2);
+}
+
+#[tokio::test]
 async fn services_run_beside_each_other_and_after_each_other() {
     let (first, first_running) = start(App::new("first").listener(listener())).await;
     let (second, second_running) = start(App::new("second").listener(listener())).await;

@@ -35,6 +35,10 @@ pub(super) struct Serving<S: HttpService> {
     stage: Stage<S>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all connections spend nearly all their time in the large one"
+)]
 enum Stage<S: HttpService> {
     /// Nothing of hyper exists before the first byte.
     Opening(Io, Exchanges<S>),

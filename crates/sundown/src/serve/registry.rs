@@ -432,3 +432,73 @@ impl Connections {
         orders.min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::budget::Wishes;
+    use crate::core::{Link, StopTimes};
+
+    fn core() -> Arc<Core> {
+        let budget = Wishes::default().settle().unwrap();
+        Core::new("test".into(), budget, Link::new().0)
+    }
+
+    fn connection(core: &Arc<Core>) -> Arc<Registered> {
+        let guard = core.in_flight.enter().unwrap();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        Registered::new(core, peer, Limits::default(), guard, None)
+    }
+
+    fn begin(connection: &Registered) -> Ticket {
+        let since = connection.request_begins();
+        connection.add_request(Named {
+            method: http::Method::GET,
+            target: None,
+            since,
+        })
+    }
+
+    #[test]
+    fn a_lame_ducks_http2_connection_goes_away_as_soon_as_it_has_served() {
+        let core = core();
+        let connection = connection(&core);
+        connection.set_protocol(Protocol::Http2);
+        let early = begin(&connection);
+        connection.request_ends(early, true);
+        assert_eq!(connection.take_order(), None);
+
+        let now = Instant::now();
+        core.set_stop(StopTimes {
+            closing_since: now,
+            schedule: core.budget.schedule(now),
+        });
+        core.closing.store(true, Ordering::Relaxed);
+        let late = begin(&connection);
+        connection.request_ends(late, true);
+        assert_eq!(connection.take_order(), Some(Order::GoAway));
+    }
+
+    #[test]
+    fn a_connection_is_over_when_its_last_request_is_and_not_with_its_socket() {
+        let core = core();
+        let socket = connection(&core);
+        let request = socket.clone();
+        let ticket = begin(&request);
+        drop(socket);
+        assert_eq!(core.connections.len(), 1);
+        assert_eq!(
+            core.connections
+                .open_requests(Instant::now() + Duration::from_secs(1))
+                .len(),
+            1
+        );
+
+        request.request_ends(ticket, false);
+        drop(request);
+        assert_eq!(core.connections.len(), 0);
+        assert_eq!(core.connections.request_counts().abandoned_by_client, 1);
+    }
+}
