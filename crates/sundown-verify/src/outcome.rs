@@ -70,6 +70,21 @@ pub enum Loss {
     Hung,
 }
 
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BacklogReset => "reset in the backlog",
+            Self::Reset => "reset without an answer",
+            Self::Eof => "closed without an answer",
+            Self::Truncated => "answer cut",
+            Self::UploadCut => "upload cut",
+            Self::ServerError => "answered 5xx",
+            Self::Garbled => "answered by what is not HTTP",
+            Self::Hung => "hung",
+        })
+    }
+}
+
 /// Holds everything [`judge`] needs to know about one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evidence {

@@ -51,7 +51,7 @@ impl Outcome {
     }
 
     fn losses(&self) -> String {
-        let as_text = |(loss, count)| format!("{count} {loss:?}").to_lowercase();
+        let as_text = |(loss, count)| format!("{count} {loss}");
         let losses: Vec<String> = self.tally.total.lost_as.iter().map(as_text).collect();
         losses.join(", ")
     }
@@ -200,6 +200,6 @@ mod tests {
     #[test]
     fn the_page_names_what_was_lost() {
         let page = page(&lossy(), &Outcome::default());
-        assert!(page.contains("lost: 1 eof"), "{page}");
+        assert!(page.contains("lost: 1 closed without an answer"), "{page}");
     }
 }
