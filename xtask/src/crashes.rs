@@ -3,10 +3,7 @@
 //! One pair of databases lives through all rounds, so that what one stop breaks every later audit
 //! sees. Never repairs anything, and judges by the tables, not by what a service says of itself.
 
-use std::env;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::Instant;
 
+use crate::folder::Folder;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -152,12 +150,9 @@ struct Service {
     _port: TcpSocket,
 }
 
-/// A folder of its own; gone when dropped.
-struct Folder(PathBuf);
-
 impl Shop {
     async fn open(workspace: &Workspace) -> anyhow::Result<Self> {
-        let folder = Folder::new()?;
+        let folder = Folder::new("crashes")?;
         let inventory = Service::new(workspace, &folder, "inventory")?;
         let mut orders = Service::new(workspace, &folder, "orders")?;
         let url = format!("http://{}", inventory.address);
@@ -217,7 +212,8 @@ impl Shop {
     }
 
     async fn audit(&self) -> anyhow::Result<Audit> {
-        let (orders, inventory) = (self.folder.url("orders"), self.folder.url("inventory"));
+        let database = |service| database(&self.folder, service);
+        let (orders, inventory) = (database("orders"), database("inventory"));
         Ok(shop::audit(&orders, &inventory).await?)
     }
 }
@@ -230,7 +226,7 @@ impl Service {
         let address = port.local_addr()?;
         let spawn = Spawn::new(workspace.target.join("release/shop"))
             .args([name, "--listen", &address.to_string()])
-            .args(["--database", &folder.url(name)]);
+            .args(["--database", &database(folder, name)]);
         Ok(Self {
             spawn,
             process: None,
@@ -240,24 +236,9 @@ impl Service {
     }
 }
 
-impl Folder {
-    fn new() -> anyhow::Result<Self> {
-        let folder = env::temp_dir().join(format!("sundown-crashes-{}", std::process::id()));
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("could not make {}", folder.display()))?;
-        Ok(Self(folder))
-    }
-
-    fn url(&self, service: &str) -> String {
-        format!("sqlite:{}", self.0.join(service).display())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that stays is untidy, not wrong.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Returns where a service's database lies.
+fn database(folder: &Folder, service: &str) -> String {
+    format!("sqlite:{}", folder.path().join(service).display())
 }
 
 async fn waiting_in_outbox(orders: SocketAddr) -> anyhow::Result<u64> {

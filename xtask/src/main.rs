@@ -5,9 +5,11 @@
 mod bench;
 mod ci;
 mod crashes;
+mod folder;
 mod instants;
 mod peer;
 mod peers;
+mod postgres;
 mod progress;
 mod stops;
 mod tidy;
@@ -35,6 +37,7 @@ enum Chore {
     Instants(instants::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
+    Postgres(postgres::Arguments),
     Stops(stops::Arguments),
     Tidy(tidy::Arguments),
 }
@@ -66,6 +69,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
+        Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),
     }
