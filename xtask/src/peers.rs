@@ -53,6 +53,7 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true },
     Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go, stop: Stop::Graceful, http2: false },
     Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful, http2: false },
+    Peer { name: "beego", framework: "Beego", language: Language::Go, stop: Stop::Graceful, http2: false },
     Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
 ];
 
@@ -172,7 +173,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, node"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, beego, node"#
         );
     }
 
