@@ -350,6 +350,32 @@ impl Process {
         }
     }
 
+    /// Waits until the process has written a whole line with this marker to its standard output or
+    /// error, and returns what stands behind the marker: an address, where the marker is `http on `.
+    ///
+    /// # Errors
+    /// If the process closes both first, or the limit passes.
+    pub async fn wait_line(
+        &mut self,
+        marker: &str,
+        limit: Duration,
+    ) -> Result<String, ProcessError> {
+        let found = async {
+            tokio::select! {
+                Some(rest) = self.stdout.line(marker) => Some(rest),
+                Some(rest) = self.stderr.line(marker) => Some(rest),
+                else => None,
+            }
+        };
+        match timeout(limit, found).await {
+            Ok(Some(rest)) => Ok(rest),
+            _ => Err(ProcessError::TooSlow {
+                what: format!("write a line with {marker:?}"),
+                limit,
+            }),
+        }
+    }
+
     /// Waits until the process has ended, with all its threads.
     ///
     /// # Errors

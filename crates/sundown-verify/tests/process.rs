@@ -20,6 +20,7 @@ fn the_child_plays_its_part() {
         Ok("listen") => listen(),
         Ok("signals") => print_signals(),
         Ok("options") => print_refused_options(),
+        Ok("line") => print_line_in_pieces(),
         Ok("exit") => std::process::exit(7),
         _ => {}
     }
@@ -65,6 +66,14 @@ fn print_refused_options() {
         println!("{name} refused: {refused}");
     }
     listener.set_nonblocking(true).unwrap();
+}
+
+/// Writes the end of the line once it is told to: by a connection.
+fn print_line_in_pieces() {
+    let gate = TcpListener::bind(std::env::var("ADDR").unwrap()).unwrap();
+    eprint!("first\nready, http on 127.0.");
+    gate.accept().unwrap();
+    eprint!("0.1:80\nlast\n");
 }
 
 async fn output_of(spawn: Spawn) -> String {
@@ -190,6 +199,29 @@ async fn a_text_in_the_output_is_waited_for() {
     let mut process = part("signals").start().unwrap();
     process.wait_output("SigCgt", LIMIT).await.unwrap();
     assert!(process.wait_output("no such text", LIMIT).await.is_err());
+}
+
+#[tokio::test]
+async fn a_line_that_comes_in_pieces_is_waited_for_to_its_end() {
+    let addr = free_port().unwrap();
+    let part = part("line").env("ADDR", addr.to_string());
+    let mut process = part.start().unwrap();
+    process.wait_output("http on 127.0.", LIMIT).await.unwrap();
+    {
+        let line = process.wait_line("http on ", LIMIT);
+        let mut line = std::pin::pin!(line);
+        tokio::select! {
+            biased;
+            early = &mut line => panic!("half a line: {early:?}"),
+            () = std::future::ready(()) => {}
+        }
+
+        let _told = tokio::net::TcpStream::connect(addr).await.unwrap();
+        assert_eq!(line.await.unwrap(), "127.0.0.1:80");
+    }
+
+    let error = process.wait_line("no such line", LIMIT).await.unwrap_err();
+    assert!(matches!(error, ProcessError::TooSlow { .. }), "{error}");
 }
 
 #[tokio::test]

@@ -152,17 +152,10 @@ async fn start(
         spawn = spawn.env("SUNDOWN_REPORT", workshop.report(side));
     }
     let mut process = spawn.start()?;
-    // Its first line says where; the line may come in pieces.
-    for part in ["http on ", "\n"] {
-        let heard = process.wait_output(part, PATIENCE).await;
-        heard.with_context(|| format!("{service} did not start: {}", process.stderr()))?;
-    }
-    let said = process.stderr();
+    let said = process.wait_line("http on ", PATIENCE).await;
+    let said = said.with_context(|| format!("{service} did not start: {}", process.stderr()))?;
     let address = said
-        .split("http on ")
-        .nth(1)
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|address| address.trim_end_matches(',').parse().ok())
+        .parse()
         .with_context(|| format!("{service} did not say where it listens: {said}"))?;
     Ok((process, address))
 }

@@ -37,14 +37,27 @@ impl Output {
 
     /// Waits until the text was written; `false` if the stream was closed without it.
     pub(super) async fn contains(&self, text: &str) -> bool {
+        let found = self.find(|written| written.contains(text).then_some(()));
+        found.await.is_some()
+    }
+
+    /// Waits for a whole line with the marker, and returns what stands behind it; `None` if the
+    /// stream was closed without one.
+    pub(super) async fn line(&self, marker: &str) -> Option<String> {
+        self.find(|written| rest_of_line(written, marker)).await
+    }
+
+    /// Looks again each time that something was written, until there is an answer; `None` if the
+    /// stream was closed without one.
+    async fn find<T>(&self, look: impl Fn(&str) -> Option<T>) -> Option<T> {
         let mut grown = self.grown.clone();
         loop {
             grown.mark_unchanged();
-            if self.text().contains(text) {
-                return true;
+            if let Some(found) = look(&self.text()) {
+                return Some(found);
             }
             if grown.changed().await.is_err() {
-                return self.text().contains(text);
+                return look(&self.text());
             }
         }
     }
@@ -66,6 +79,13 @@ fn copy(mut pipe: impl Read, kept: &Mutex<VecDeque<u8>>, growth: &watch::Sender<
         drop(kept);
         growth.send_replace(());
     }
+}
+
+/// Returns what stands behind the marker, once its line has an end: a line may come in pieces.
+fn rest_of_line(written: &str, marker: &str) -> Option<String> {
+    let (_, rest) = written.split_once(marker)?;
+    let (line, _) = rest.split_once('\n')?;
+    Some(line.trim_end_matches('\r').to_owned())
 }
 
 fn lock(kept: &Mutex<VecDeque<u8>>) -> MutexGuard<'_, VecDeque<u8>> {
@@ -94,5 +114,20 @@ mod tests {
 
         assert!(!output.contains("goodbye").await);
         assert!(output.contains("hello").await);
+    }
+
+    #[test]
+    fn a_line_counts_once_its_end_is_there() {
+        for (written, expected) in [
+            ("", None),
+            ("http o", None),
+            ("a\nready, http on 127.0.0.1:80", None),
+            ("a\nready, http on 127.0.0.1:80\n", Some("127.0.0.1:80")),
+            ("ready, http on \nb\n", Some("")),
+            ("http on 1\r\nhttp on 2\r\n", Some("1")),
+        ] {
+            let rest = rest_of_line(written, "http on ");
+            assert_eq!(rest.as_deref(), expected, "{written:?}");
+        }
     }
 }

@@ -51,14 +51,8 @@ impl Trial {
     /// Starts it and waits until it says where it listens.
     pub async fn of(spawn: Spawn) -> Self {
         let mut process = spawn.start().unwrap();
-        process.wait_output("http on ", LIMIT).await.unwrap();
-        process.wait_output("\n", LIMIT).await.unwrap();
-        let said = process.stderr();
-        let address = said
-            .split("http on ")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next());
-        let address = address.unwrap().trim_end_matches(',').parse().unwrap();
+        let address = process.wait_line("http on ", LIMIT).await.unwrap();
+        let address = address.parse().unwrap();
         Self { process, address }
     }
 

@@ -90,11 +90,9 @@ impl Service {
             spawn = spawn.arg("--naive");
         }
         let mut process = spawn.start().unwrap();
-        let ready = process.wait_output("ready, http on ", LIMIT).await;
-        ready.unwrap_or_else(|error| panic!("{error}: {}", process.stderr()));
-        let words = process.stderr();
-        let (_, addr) = words.split_once("http on ").unwrap();
-        let addr = addr.lines().next().unwrap().parse().unwrap();
+        let ready = process.wait_line("ready, http on ", LIMIT).await;
+        let addr = ready.unwrap_or_else(|error| panic!("{error}: {}", process.stderr()));
+        let addr = addr.parse().unwrap();
         Self { process, addr }
     }
 
