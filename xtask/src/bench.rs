@@ -5,6 +5,7 @@
 //! so that the noise has a number of its own. Never compares with a figure of another run.
 
 mod client;
+mod endless;
 mod epoll;
 mod findings;
 mod idle;
@@ -179,6 +180,7 @@ impl<'a> Bench<'a> {
         // through when a stop asks it for handshakes.
         if wanted(Subject::Stop) {
             keep(stop::run(self).await?);
+            keep(endless::run(self).await?);
         }
         if wanted(Subject::Memory) {
             keep(memory::run(self).await?);

@@ -28,6 +28,11 @@ pub(super) fn median(values: &[f64]) -> f64 {
     f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
 }
 
+/// Returns the greatest of some values that are not negative.
+pub(super) fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(0.0, f64::max)
+}
+
 /// Divides each round's value by the same round's value of the baseline.
 pub(super) fn ratios(values: &[f64], baseline: &[f64]) -> Vec<f64> {
     values.iter().zip(baseline).map(|(a, b)| a / b).collect()

@@ -8,7 +8,7 @@ use sundown_verify::process::{Ended, Exit};
 use super::findings::{Bound, Claim, Figure, Findings, Row};
 use super::idle::Idle;
 use super::side::{PATIENCE, Place, Server, Side, beside, interleave, show_progress};
-use super::statistics::median;
+use super::statistics::{median, most};
 use super::{Bench, on_core};
 
 const IDLE_MS: Bound = Bound::Below(10.0);
@@ -126,8 +126,4 @@ fn claims(bench: &Bench<'_>, ours: &Measured) -> Vec<Claim> {
             EXIT_CODES,
         ),
     ]
-}
-
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(0.0, f64::max)
 }
