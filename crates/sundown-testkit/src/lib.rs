@@ -1,4 +1,4 @@
-//! Scripted servers and a finder of binaries, for the tests of this workspace.
+//! Scripted servers, a terminal and a finder of binaries, for the tests of this workspace.
 //!
 //! The promise: a [`Scripted`] server does to each connection exactly what its script says, so
 //! that a test can produce any loss on purpose. Never sleeps to wait for something, and never
@@ -11,9 +11,11 @@ pub mod frames;
 mod gate;
 mod scripted;
 mod socket;
+mod terminal;
 
 pub use binary::bin_path;
 pub use contract::Contract;
 pub use gate::Gate;
 pub use scripted::{Scripted, Step, Unaccepted};
 pub use socket::close_with_reset;
+pub use terminal::Terminal;
