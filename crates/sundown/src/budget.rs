@@ -101,6 +101,9 @@ impl Wishes {
     }
 }
 
+/// Kept of the release share for the report and the end of the process.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 impl Budget {
     fn check(&self) -> Result<(), BudgetError> {
         let parts = [
@@ -130,14 +133,18 @@ impl Budget {
 
     /// Fixes the instants of a stop that began at `began`.
     pub(crate) fn schedule(&self, began: Instant) -> Schedule {
-        let end = began + self.grace;
-        let cut = end - self.release;
+        let cut = began + self.grace - self.release;
         Schedule {
             lame_duck_over: began + self.lame_duck,
             cancel: cut - self.mercy,
             cut,
-            end,
+            end: self.end_after(cut),
         }
+    }
+
+    /// The report is written and the process gone before grace is over, not just asked to be.
+    fn end_after(&self, cut: Instant) -> Instant {
+        cut + self.release - LAST_WORDS.min(self.release / 8)
     }
 }
 
@@ -150,7 +157,7 @@ pub(crate) struct Schedule {
     pub(crate) cancel: Instant,
     /// Here whatever is still open is cut off.
     pub(crate) cut: Instant,
-    /// By here the process is gone.
+    /// Here the process is ended, if it has not ended before.
     pub(crate) end: Instant,
 }
 
@@ -160,7 +167,7 @@ impl Schedule {
         self.lame_duck_over = self.lame_duck_over.min(now);
         self.cancel = self.cancel.min(now);
         self.cut = self.cut.min(now + budget.mercy);
-        self.end = self.end.min(self.cut + budget.release);
+        self.end = self.end.min(budget.end_after(self.cut));
     }
 }
 
@@ -234,6 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn a_stop_ends_before_its_grace_and_after_its_cut() {
+        for millis in [1, 10, 2_000, 25_000] {
+            let grace = Duration::from_millis(millis);
+            let wishes = Wishes {
+                grace: Some(grace),
+                ..Wishes::default()
+            };
+            let began = Instant::now();
+            let schedule = wishes.settle().unwrap().schedule(began);
+            assert!(schedule.cut < schedule.end && schedule.end < began + grace);
+        }
+    }
+
+    #[test]
     fn a_hurried_stop_keeps_mercy_and_release_and_never_gets_longer() {
         let budget = Wishes::default().settle().unwrap();
         let began = Instant::now();
@@ -241,7 +262,7 @@ mod tests {
         schedule.hurry(began + S(1), &budget);
         assert_eq!(schedule.cancel, began + S(1));
         assert_eq!(schedule.cut, began + S(1) + budget.mercy);
-        assert_eq!(schedule.end, schedule.cut + budget.release);
+        assert!(schedule.end < schedule.cut + budget.release);
         let hurried = schedule;
         schedule.hurry(began + S(24), &budget);
         assert_eq!(schedule, hurried);

@@ -136,7 +136,7 @@ impl Control {
             Step::Enter(phase) => self.enter(now, phase),
             Step::AbandonStart => self.core.abandon.cancel(),
             Step::Cancel => {
-                self.say("time to drain is over: contexts are cancelled");
+                self.say("no time is left to drain: contexts are cancelled");
                 self.core.hard.cancel();
             }
             Step::Cut => self.cut(now),
@@ -256,7 +256,7 @@ impl Control {
         self.core.findings().notes.push(note.to_owned());
     }
 
-    fn say_stopping(&self) {
+    fn say_stopping(&mut self) {
         let reason = self
             .lifecycle
             .reason()
@@ -268,7 +268,7 @@ impl Control {
         ));
     }
 
-    fn say_signal(&self, signal: i32) {
+    fn say_signal(&mut self, signal: i32) {
         let name = signals::name(signal);
         match (self.signals_seen, self.lifecycle.reason()) {
             (1, Some(_)) => self.say(&format!("{name}: already stopping; again to hurry")),
@@ -280,10 +280,8 @@ impl Control {
         }
     }
 
-    fn say(&self, text: &str) {
-        if self.live_line {
-            stderr::lines("");
-        }
+    fn say(&mut self, text: &str) {
+        self.end_live_line();
         stderr::lines(&format!("{}: {text}", self.core.name));
     }
 

@@ -50,7 +50,7 @@ pub(crate) async fn live(
     core.link.send(Event::Released);
 }
 
-/// Kept of the release share for writing the report and ending in order.
+/// Kept of the release share for ending in order rather than by the deadline.
 const END_MARGIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The release hooks, and which start hooks have made them due.

@@ -13,10 +13,17 @@ pub(crate) fn lines(text: &str) {
     write(&format!("{text}\n"));
 }
 
-/// Writes a line over the one before; for terminals.
+/// Writes a line over the one before; for terminals. What is too long for the row is left out: in a
+/// second row it could not be written over.
 pub(crate) fn renew_line(text: &str) {
     const CLEAR: &str = "\r\x1b[2K";
-    write(&format!("{CLEAR}{text}"));
+    let columns = sys::stderr_columns().map_or(usize::MAX, usize::from);
+    if text.chars().count() <= columns {
+        write(&format!("{CLEAR}{text}"));
+    } else {
+        let fits: String = text.chars().take(columns.saturating_sub(1)).collect();
+        write(&format!("{CLEAR}{fits}…"));
+    }
 }
 
 fn write(text: &str) {

@@ -244,6 +244,19 @@ pub(crate) fn write_stderr_if_ready(bytes: &[u8]) {
     }
 }
 
+/// Tells how many columns the terminal on stderr has, if it is one that says (ioctl_tty(2)).
+pub(crate) fn stderr_columns() -> Option<u16> {
+    let mut size = libc::winsize {
+        ws_row: 0,
+        ws_col: 0,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCGWINSZ writes one winsize, which outlives the call.
+    let asked = unsafe { libc::ioctl(libc::STDERR_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+    (asked == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
 /// Takes ownership of a descriptor that the parent passed on, and keeps it from our children.
 pub(crate) fn own_passed_fd(fd: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
     // SAFETY: LISTEN_FDS and LISTEN_PID say that this descriptor was opened for this process, and

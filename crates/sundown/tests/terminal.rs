@@ -98,3 +98,15 @@ fn progress_is_renewed_in_its_row_and_the_summary_has_rows_of_its_own() {
     let named = |row: &String| row.contains("1 at work: request GET /never from 127.0.0.1:");
     assert!(rows.iter().any(named), "{rows:#?}");
 }
+
+#[test]
+fn no_row_between_two_messages_is_blank() {
+    let rows = rows_of_a_stop(200);
+    assert!(rows.iter().all(|row| !row.trim().is_empty()), "{rows:#?}");
+}
+
+#[test]
+fn progress_that_is_wider_than_the_terminal_still_has_one_row() {
+    let rows = rows_of_a_stop(80);
+    assert!(progress(&rows) <= 2, "{rows:#?}");
+}

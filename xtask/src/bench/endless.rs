@@ -29,8 +29,7 @@ const ROUNDS: usize = 5;
 
 const GRACE: &str = "2s";
 
-/// Grace, and what a shared core may take to wake the control thread and to clear the process away.
-const WITHIN_GRACE_MS: Bound = Bound::AtMost(2000.0 + 50.0);
+const WITHIN_GRACE_MS: Bound = Bound::AtMost(2000.0);
 
 /// The third signal waits for nothing, and for the same core.
 const AT_ONCE_MS: Bound = Bound::Below(50.0);

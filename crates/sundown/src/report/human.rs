@@ -65,10 +65,13 @@ impl fmt::Display for Report {
 
 /// One line about what a drain waits for.
 pub(crate) fn progress_line(connections: usize, open: &[CutOff], left: Duration) -> String {
-    let mut line = format!(
-        "draining, {} left: {connections} connections",
-        duration(left)
-    );
+    let time = if left.is_zero() {
+        "time is up".to_owned()
+    } else {
+        format!("{} left", duration(left))
+    };
+    let plural = if connections == 1 { "" } else { "s" };
+    let mut line = format!("draining, {time}: {connections} connection{plural}");
     if !open.is_empty() {
         line.push_str(&format!(", {} at work: ", open.len()));
         let named: Vec<String> = open.iter().take(NAMED).map(CutOff::to_string).collect();
