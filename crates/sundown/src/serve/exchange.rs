@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -82,48 +83,59 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
     type Future = Responding<S>;
 
     fn call(&self, request: Request<Incoming>) -> Responding<S> {
-        let version = request.version();
-        let mut exchange = Some(Exchange::begin(self.connection.clone(), &request));
         let limits = &self.connection.limits;
-        let declared = request.body().size_hint().exact();
-        let call = if declared.is_some_and(|length| length > limits.body) {
-            Call::Refused {
+        let mut responding = Responding {
+            version: request.version(),
+            exchange: Some(Exchange::begin(self.connection.clone(), &request)),
+            call: Call::Refused {
                 status: StatusCode::PAYLOAD_TOO_LARGE,
-            }
-        } else {
-            #[cfg_attr(not(feature = "axum"), expect(unused_mut))]
-            let mut request = request.map(|incoming| Body::incoming(incoming, limits.body));
+            },
+        };
+        let declared = request.body().size_hint().exact();
+        if declared.is_none_or(|length| length <= limits.body) {
+            let mut request = Some(request.map(|body| Body::incoming(body, limits.body)));
             #[cfg(feature = "axum")]
-            if limits.connect_info {
+            if limits.connect_info
+                && let Some(request) = &mut request
+            {
                 let peer = axum::extract::ConnectInfo(self.connection.peer);
                 request.extensions_mut().insert(peer);
             }
-            within(&mut exchange, || self.begin(request))
-        };
-        Responding {
-            call,
-            exchange,
-            version,
+            let Responding { exchange, call, .. } = &mut responding;
+            within(exchange, || self.begin(&mut request, call));
         }
+        responding
     }
 }
 
 impl<S: HttpService> Exchanges<S> {
     /// Calls the service at once where it is ready, which an axum router always is.
-    fn begin(&self, request: Request<Body>) -> Call<S> {
+    ///
+    /// The request and the call are passed by reference because they are large, and would be copied
+    /// on their way through each closure.
+    fn begin(&self, request: &mut Option<Request<Body>>, call: &mut Call<S>) {
         let mut service = self.service.clone();
         let mut nobody = TaskContext::from_waker(Waker::noop());
-        let called = unwinding(|| match service.poll_ready(&mut nobody) {
-            Poll::Ready(Ok(())) => Ok(Call::Served {
-                future: service.call(request),
-            }),
-            Poll::Ready(Err(error)) => Err(error),
-            // Asked again with a waker. Boxed, so that the others do not carry the request.
-            Poll::Pending => Ok(Call::Waiting {
-                future: Box::pin(service.oneshot(request)),
-            }),
+        let called = unwinding(|| {
+            let ready = service.poll_ready(&mut nobody);
+            let request = request.take().expect("a request is served once");
+            *call = match ready {
+                Poll::Ready(ready) => {
+                    ready?;
+                    Call::Served {
+                        future: service.call(request),
+                    }
+                }
+                // Asked again with a waker. Boxed, so that the others do not carry the request.
+                Poll::Pending => Call::Waiting {
+                    future: Box::pin(service.oneshot(request)),
+                },
+            };
+            Ok::<_, S::ServiceError>(())
         });
-        called.unwrap_or_else(|status| Call::Refused { status })
+        if let Err(status) = called {
+            *call = Call::Refused { status };
+        }
     }
 }
 
@@ -179,8 +191,14 @@ impl Drop for Exchange {
 }
 
 thread_local! {
-    /// The exchange whose service is polled on this thread just now.
-    static CURRENT: Cell<Option<Exchange>> = const { Cell::new(None) };
+    /// The exchange whose service is polled on this thread just now. Nothing is left in it, so it
+    /// needs no drop, and each access no look whether the thread is ending.
+    static CURRENT: Cell<ManuallyDrop<Option<Exchange>>> =
+        const { Cell::new(ManuallyDrop::new(None)) };
+}
+
+fn replace_current(exchange: Option<Exchange>) -> Option<Exchange> {
+    ManuallyDrop::into_inner(CURRENT.replace(ManuallyDrop::new(exchange)))
 }
 
 /// The context of the request whose service is polled on this thread just now.
@@ -188,17 +206,17 @@ thread_local! {
 /// Most handlers never ask; so it is not put into every request's extensions, which would cost
 /// each of them some 3 % of a trivial request's CPU time.
 pub(crate) fn current_context() -> Option<Context> {
-    let mut current = CURRENT.take();
+    let mut current = replace_current(None);
     let context = current.as_mut().map(Exchange::context);
-    CURRENT.set(current);
+    replace_current(current);
     context
 }
 
 /// Makes an exchange the current one while `poll` runs, which must not unwind.
 fn within<T>(exchange: &mut Option<Exchange>, poll: impl FnOnce() -> T) -> T {
-    let outer = CURRENT.replace(exchange.take());
+    let outer = replace_current(exchange.take());
     let polled = poll();
-    *exchange = CURRENT.replace(outer);
+    *exchange = replace_current(outer);
     polled
 }
 
