@@ -7,7 +7,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, Waker, ready};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes};
@@ -15,8 +15,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
-use tower::ServiceExt as _;
-use tower::util::Oneshot;
 
 use super::body::Body;
 use super::registry::Registered;
@@ -84,58 +82,35 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
 
     fn call(&self, request: Request<Incoming>) -> Responding<S> {
         let limits = &self.connection.limits;
-        let mut responding = Responding {
+        let declared = request.body().size_hint().exact();
+        Responding {
             version: request.version(),
             exchange: Some(Exchange::begin(self.connection.clone(), &request)),
-            call: Call::Refused {
-                status: StatusCode::PAYLOAD_TOO_LARGE,
+            call: if declared.is_some_and(|length| length > limits.body) {
+                Call::Refused
+            } else {
+                Call::Asked {
+                    service: self.service.clone(),
+                    request: Some(self.prepare(request)),
+                }
             },
-        };
-        let declared = request.body().size_hint().exact();
-        if declared.is_none_or(|length| length <= limits.body) {
-            let mut request = Some(request.map(|body| Body::incoming(body, limits.body)));
-            #[cfg(feature = "axum")]
-            if limits.connect_info
-                && let Some(request) = &mut request
-            {
-                let peer = axum::extract::ConnectInfo(self.connection.peer);
-                request.extensions_mut().insert(peer);
-            }
-            let Responding { exchange, call, .. } = &mut responding;
-            within(exchange, || self.begin(&mut request, call));
         }
-        responding
     }
 }
 
-impl<S: HttpService> Exchanges<S> {
-    /// Calls the service at once where it is ready, which an axum router always is.
-    ///
-    /// The request and the call are passed by reference because they are large, and would be copied
-    /// on their way through each closure.
-    fn begin(&self, request: &mut Option<Request<Body>>, call: &mut Call<S>) {
-        let mut service = self.service.clone();
-        let mut nobody = TaskContext::from_waker(Waker::noop());
-        let called = unwinding(|| {
-            let ready = service.poll_ready(&mut nobody);
-            let request = request.take().expect("a request is served once");
-            *call = match ready {
-                Poll::Ready(ready) => {
-                    ready?;
-                    Call::Served {
-                        future: service.call(request),
-                    }
-                }
-                // Asked again with a waker. Boxed, so that the others do not carry the request.
-                Poll::Pending => Call::Waiting {
-                    future: Box::pin(service.oneshot(request)),
-                },
-            };
-            Ok::<_, S::ServiceError>(())
-        });
-        if let Err(status) = called {
-            *call = Call::Refused { status };
+impl<S> Exchanges<S> {
+    /// Gives the request its limited body, and what the listener adds.
+    #[inline]
+    fn prepare(&self, request: Request<Incoming>) -> Request<Body> {
+        let limits = &self.connection.limits;
+        #[cfg_attr(not(feature = "axum"), expect(unused_mut))]
+        let mut request = request.map(|body| Body::incoming(body, limits.body));
+        #[cfg(feature = "axum")]
+        if limits.connect_info {
+            let peer = axum::extract::ConnectInfo(self.connection.peer);
+            request.extensions_mut().insert(peer);
         }
+        request
     }
 }
 
@@ -221,7 +196,7 @@ fn within<T>(exchange: &mut Option<Exchange>, poll: impl FnOnce() -> T) -> T {
 }
 
 pin_project! {
-    /// A call of the service that is under way.
+    /// A request on its way to the service, and the service's answer.
     pub(super) struct Responding<S: HttpService> {
         #[pin]
         call: Call<S>,
@@ -233,9 +208,41 @@ pin_project! {
 pin_project! {
     #[project = CallProjection]
     enum Call<S: HttpService> {
-        Served { #[pin] future: S::ServiceFuture },
-        Waiting { future: Pin<Box<Oneshot<S, Request<Body>>>> },
-        Refused { status: StatusCode },
+        /// Until the service is ready, which an axum router always is.
+        Asked { service: S, request: Option<Request<Body>> },
+        Answering { #[pin] future: S::ServiceFuture },
+        /// The body is declared to be too long.
+        Refused,
+    }
+}
+
+impl<S: HttpService> Call<S> {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Response<S::ResponseBody>, StatusCode>> {
+        if matches!(*self, Self::Refused) {
+            return Poll::Ready(Err(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        // By reference, and no part of it: a request is large, and each closure would copy it.
+        let polled = unwinding(|| {
+            if let CallProjection::Asked { service, request } = self.as_mut().project() {
+                if service.poll_ready(cx)?.is_pending() {
+                    return Ok(None);
+                }
+                let request = request.take().expect("a service is called once");
+                let future = service.call(request);
+                self.set(Call::Answering { future });
+            }
+            match self.as_mut().project() {
+                CallProjection::Answering { future } => match future.poll(cx) {
+                    Poll::Ready(answer) => answer.map(Some),
+                    Poll::Pending => Ok(None),
+                },
+                _ => unreachable!("the call was begun above"),
+            }
+        });
+        polled.transpose().map_or(Poll::Pending, Poll::Ready)
     }
 }
 
@@ -244,12 +251,7 @@ impl<S: HttpService> Future for Responding<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let call = this.call.project();
-        let polled = within(this.exchange, || match call {
-            CallProjection::Refused { status } => Poll::Ready(Err(*status)),
-            CallProjection::Served { future } => poll_unwinding(future, cx),
-            CallProjection::Waiting { future } => poll_unwinding(future.as_mut(), cx),
-        });
+        let polled = within(this.exchange, || this.call.poll(cx));
         let answer = ready!(polled);
         let exchange = this.exchange.take().expect("a response is made once");
         let closing = exchange.connection.core.is_closing();
@@ -270,21 +272,6 @@ impl<S: HttpService> Future for Responding<S> {
         }
         Poll::Ready(Ok(response))
     }
-}
-
-fn poll_unwinding<F, B, E>(
-    future: Pin<&mut F>,
-    cx: &mut TaskContext<'_>,
-) -> Poll<Result<Response<B>, StatusCode>>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    E: Into<BoxError>,
-{
-    let polled = unwinding(|| match future.poll(cx) {
-        Poll::Pending => Ok(None),
-        Poll::Ready(answer) => answer.map(Some),
-    });
-    polled.transpose().map_or(Poll::Pending, Poll::Ready)
 }
 
 /// Asks the service; an error or a panic becomes 500, because the client is still there and waits
