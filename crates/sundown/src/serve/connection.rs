@@ -166,7 +166,7 @@ impl<S: HttpService> Stage<S> {
         let overtaken = match order {
             Order::Close => !connection.is_idle(),
             Order::HeadTimeout => !connection.is_in_head(),
-            Order::GoAway | Order::Cut => true,
+            Order::Look | Order::GoAway | Order::Cut => true,
         };
         match self {
             Self::Opening(io, exchanges) => match order {

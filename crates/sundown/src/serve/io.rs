@@ -5,6 +5,7 @@
 //! the peer may still be reading (that would send RST and could destroy the answer on its way).
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,13 +16,11 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
 
 use super::registry::Registered;
 use crate::sys;
 
-/// After our FIN: how long a quiet peer is waited for, and how long any peer that takes nothing.
-const QUIET: Duration = Duration::from_millis(500);
+/// How long after our FIN a peer is waited for that takes nothing, or only sends.
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// The length of HTTP/2's preface, the only one that is looked for.
@@ -32,15 +31,15 @@ pub(super) struct Io {
     stream: TcpStream,
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
-    ending: Option<Box<Ending>>,
+    ending: Option<Ending>,
     connection: Arc<Registered>,
 }
 
 /// The wait between our FIN and the peer's.
 struct Ending {
     began: Instant,
+    /// Bytes that the peer had not taken when it was last looked at.
     unsent: usize,
-    pause: Pin<Box<Sleep>>,
 }
 
 impl Io {
@@ -109,28 +108,25 @@ impl Io {
         let _ = self.stream.try_write(bytes);
     }
 
-    /// Sends FIN and waits until the peer has taken everything, or takes nothing more.
+    /// Sends FIN and waits until the peer has closed, too, or has been quiet after taking
+    /// everything, or takes nothing more. The reaper says when to look.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ending.is_none() {
             self.connection.closes();
             if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
                 return Poll::Ready(Ok(()));
             }
-            let pause = Box::pin(sleep(QUIET));
-            self.ending = Some(Box::new(Ending {
+            self.ending = Some(Ending {
                 began: Instant::now(),
                 unsent: usize::MAX,
-                pause,
-            }));
+            });
         }
-        loop {
-            if let Poll::Ready(gone) = self.poll_discard(cx)
-                && gone
-            {
-                return Poll::Ready(Ok(()));
-            }
+        if self.poll_discard(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        self.connection.wake_for_orders(cx.waker().clone());
+        if self.connection.take_order_to_look() {
             let ending = self.ending.as_mut().expect("set above, and never taken");
-            ready!(ending.pause.as_mut().poll(cx));
             let unsent = sys::unsent_bytes(self.stream.as_fd()).unwrap_or(0);
             let takes_more = unsent > 0 && unsent < ending.unsent;
             let in_time = ending.began.elapsed() < LONGEST;
@@ -138,23 +134,21 @@ impl Io {
                 return Poll::Ready(Ok(()));
             }
             ending.unsent = unsent;
-            ending
-                .pause
-                .as_mut()
-                .reset(tokio::time::Instant::now() + QUIET);
+            self.connection.closes();
         }
+        Poll::Pending
     }
 
-    /// Reads and forgets; true when the peer is gone, or sends for longer than we listen.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let mut waste = [0_u8; 4096];
+    /// Reads and forgets until the peer is gone, or has sent for longer than we listen.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waste = [const { MaybeUninit::uninit() }; 4096];
         loop {
-            let mut buffer = ReadBuf::new(&mut waste);
+            let mut buffer = ReadBuf::uninit(&mut waste);
             let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
             let began = self.ending.as_ref().map(|ending| ending.began);
             let too_long = began.is_some_and(|began| began.elapsed() >= LONGEST);
             if result.is_err() || buffer.filled().is_empty() || too_long {
-                return Poll::Ready(true);
+                return Poll::Ready(());
             }
         }
     }

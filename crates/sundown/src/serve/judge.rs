@@ -8,6 +8,9 @@ use super::Limits;
 use crate::core::Core;
 use crate::lifecycle::Phase;
 
+/// How long after our FIN a peer may be quiet before it is looked at.
+pub(super) const QUIET: Duration = Duration::from_millis(500);
+
 /// What a connection speaks, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -24,8 +27,10 @@ pub(super) enum Activity {
     Idle(Instant),
     /// A request head began to arrive then.
     Head(Instant),
-    /// A request is handled or answered, or the connection is closing already.
+    /// A request is handled or answered, or the connection is upgraded.
     Busy,
+    /// Our FIN went out, or the peer was last looked at, then.
+    Closing(Instant),
 }
 
 /// What the judgement is based on.
@@ -60,6 +65,8 @@ impl Stage {
 /// What a connection is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
+    /// See whether the peer still takes what it was sent, or can be left.
+    Look,
     /// Close, if nothing has arrived meanwhile.
     Close,
     /// Answer 408 and close.
@@ -80,6 +87,7 @@ pub(super) enum Judgement {
 
 pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judgement {
     let due = match (view.protocol, view.activity) {
+        (_, Activity::Closing(since)) => (since + QUIET, Order::Look),
         (Protocol::Http2, _) => return judge_http2(now, view, stage, limits),
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
@@ -101,7 +109,7 @@ fn idle_until(since: Instant, stage: Stage, limits: &Limits) -> Instant {
 fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judgement {
     let idle_since = match view.activity {
         Activity::Idle(since) | Activity::Head(since) => Some(since),
-        Activity::Busy => None,
+        Activity::Busy | Activity::Closing(_) => None,
     };
     if let Some(told) = view.told {
         // GOAWAY is out; a client that neither answers the PING nor has a stream is not waited for.
@@ -283,6 +291,20 @@ mod tests {
                 },
                 draining,
                 Now(Order::Close),
+            ),
+            (
+                "time for the peer to close, too",
+                110,
+                view(Http2, Closing(at(110))),
+                draining,
+                At(at(110) + QUIET),
+            ),
+            (
+                "a look at a peer that does not",
+                111,
+                view(Http1, Closing(at(110))),
+                serving,
+                Now(Order::Look),
             ),
         ];
         for (what, now, view, stage, expected) in table {

@@ -5,11 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::judge::Stage;
+use super::judge::{QUIET, Stage};
 use crate::core::Core;
 
-/// How often it looks while serving, and while draining.
+/// How often it looks while serving.
 const SERVING: Duration = Duration::from_secs(1);
+
+/// The least time between two looks while draining. It is longer where the linger is: what becomes
+/// idle behind one look is not due before the next, and to look at ten thousand takes a while.
 const DRAINING: Duration = Duration::from_millis(20);
 
 /// Runs until it is dropped.
@@ -18,7 +21,12 @@ pub(crate) async fn reap(core: Arc<Core>) {
         let stage = Stage::of(&core);
         let now = Instant::now();
         let next = core.connections.judge_all(now, stage);
-        let most = now + if stage.draining { DRAINING } else { SERVING };
+        let step = if stage.draining {
+            stage.linger.clamp(DRAINING, QUIET)
+        } else {
+            SERVING
+        };
+        let most = now + step;
         let at = next.map_or(most, |next| next.min(most));
         tokio::select! {
             () = core.connections.looked_for() => {}

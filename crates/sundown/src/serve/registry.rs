@@ -62,7 +62,7 @@ pub(crate) struct Connection {
     told: AtomicU64,
     order: AtomicU8,
     fate: AtomicU8,
-    /// The task that serves it, once that has begun.
+    /// The task that has it: the one that serves it, or after an upgrade the one that closes it.
     task: Mutex<Option<Waker>>,
     requests: Requests,
 }
@@ -80,11 +80,12 @@ mod activity {
 
 mod order {
     pub(super) const NONE: u8 = 0;
-    pub(super) const CLOSE: u8 = 1;
-    pub(super) const HEAD_TIMEOUT: u8 = 2;
-    pub(super) const GO_AWAY: u8 = 3;
+    pub(super) const LOOK: u8 = 1;
+    pub(super) const CLOSE: u8 = 2;
+    pub(super) const HEAD_TIMEOUT: u8 = 3;
+    pub(super) const GO_AWAY: u8 = 4;
     /// The highest: no other order replaces it.
-    pub(super) const CUT: u8 = 4;
+    pub(super) const CUT: u8 = 5;
 }
 
 /// A connection's entry, which ends with the last that belongs to the connection: its socket, its
@@ -220,8 +221,9 @@ impl Connection {
         }
     }
 
+    /// Our FIN goes out, or the peer has been looked at since.
     pub(super) fn closes(&self) {
-        self.activity.store(activity::CLOSING, Ordering::Relaxed);
+        self.enter(activity::CLOSING);
     }
 
     pub(super) fn upgrades(&self) {
@@ -262,32 +264,38 @@ impl Connection {
         .unwrap_or(Fate::Failed)
     }
 
-    /// Lets orders wake the task that serves the connection. It looks for one afterwards: an order
+    /// Lets orders wake the task that has the connection now. It looks for one afterwards: an order
     /// that came before found nobody to wake.
     pub(super) fn wake_for_orders(&self, task: Waker) {
         *lock(&self.task) = Some(task);
     }
 
-    /// Takes the order that was left, if any. The order to cut stays.
+    /// Takes the order that was left, if any. The order to cut stays, and the one to look is for
+    /// whoever closes.
     pub(super) fn take_order(&self) -> Option<Order> {
         let number = self.order.load(Ordering::Acquire);
-        if number == order::NONE {
-            return None;
-        }
-        if number != order::CUT {
-            let _ = self.order.compare_exchange(
-                number,
-                order::NONE,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            );
-        }
-        match number {
-            order::CLOSE => Some(Order::Close),
-            order::HEAD_TIMEOUT => Some(Order::HeadTimeout),
-            order::GO_AWAY => Some(Order::GoAway),
-            _ => Some(Order::Cut),
-        }
+        let order = match number {
+            order::NONE | order::LOOK => return None,
+            order::CLOSE => Order::Close,
+            order::HEAD_TIMEOUT => Order::HeadTimeout,
+            order::GO_AWAY => Order::GoAway,
+            _ => return Some(Order::Cut),
+        };
+        self.remove_order(number);
+        Some(order)
+    }
+
+    /// Takes the order to look; true when there was one.
+    pub(super) fn take_order_to_look(&self) -> bool {
+        self.order.load(Ordering::Acquire) == order::LOOK && self.remove_order(order::LOOK)
+    }
+
+    /// Removes an order, unless a higher one has replaced it.
+    fn remove_order(&self, number: u8) -> bool {
+        let removed =
+            self.order
+                .compare_exchange(number, order::NONE, Ordering::AcqRel, Ordering::Acquire);
+        removed.is_ok()
     }
 
     pub(super) fn is_cut(&self) -> bool {
@@ -296,6 +304,7 @@ impl Connection {
 
     fn give_order(&self, wanted: Order) {
         let number = match wanted {
+            Order::Look => order::LOOK,
             Order::Close => order::CLOSE,
             Order::HeadTimeout => order::HEAD_TIMEOUT,
             Order::GoAway => order::GO_AWAY,
@@ -345,6 +354,7 @@ impl Connection {
         let activity = match self.activity.load(Ordering::Relaxed) {
             activity::IDLE => Activity::Idle(self.since()),
             activity::HEAD => Activity::Head(self.since()),
+            activity::CLOSING => Activity::Closing(self.since()),
             _ => Activity::Busy,
         };
         let told = self.told.load(Ordering::Relaxed).checked_sub(1);
