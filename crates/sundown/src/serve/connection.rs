@@ -164,7 +164,7 @@ impl<S: HttpService> Stage<S> {
     /// Carries out an order, unless a request has overtaken it.
     fn interrupted(self, order: Order, connection: &Connection) -> Self {
         let overtaken = match order {
-            Order::Close => !connection.is_idle(),
+            Order::Rest | Order::Close => !connection.is_idle(),
             Order::HeadTimeout => !connection.is_in_head(),
             Order::Look | Order::GoAway | Order::Cut => true,
         };
@@ -188,22 +188,30 @@ impl<S: HttpService> Stage<S> {
         }
     }
 
-    /// Ends an HTTP/1 connection, or puts it together again because something of a request is
-    /// there.
+    /// Ends an HTTP/1 connection or lets it rest, or puts it together again because something of a
+    /// request is there.
     fn end_http1(
         parts: http1::Parts<Io, Exchanges<S>>,
         order: Order,
         connection: &Connection,
     ) -> Self {
         let (mut io, unparsed) = (parts.io, parts.read_buf);
-        if order == Order::HeadTimeout {
-            connection.set_fate(Fate::HeadTimeout);
-            io.say(HEAD_TIMEOUT);
-            return Self::Closing(io);
-        }
-        if unparsed.is_empty() && io.is_quiet() {
-            connection.set_fate(Fate::ClosedIdle);
-            return Self::Closing(io);
+        match order {
+            Order::HeadTimeout => {
+                connection.set_fate(Fate::HeadTimeout);
+                io.say(HEAD_TIMEOUT);
+                return Self::Closing(io);
+            }
+            // What the kernel's queue holds is seen by whoever opens.
+            Order::Rest if unparsed.is_empty() => {
+                connection.set_protocol(Protocol::Unknown);
+                return Self::Opening(io, parts.service);
+            }
+            _ if unparsed.is_empty() && io.is_quiet() => {
+                connection.set_fate(Fate::ClosedIdle);
+                return Self::Closing(io);
+            }
+            _ => {}
         }
         if !unparsed.is_empty() {
             connection.head_begins();

@@ -8,6 +8,10 @@ use super::Limits;
 use crate::core::Core;
 use crate::lifecycle::Phase;
 
+/// The least time between two looks while draining: to look at ten thousand connections takes a
+/// while.
+pub(super) const DRAINING: Duration = Duration::from_millis(20);
+
 /// How long after our FIN a peer may be quiet before it is looked at.
 pub(super) const QUIET: Duration = Duration::from_millis(500);
 
@@ -67,6 +71,9 @@ impl Stage {
 pub(super) enum Order {
     /// See whether the peer still takes what it was sent, or can be left.
     Look,
+    /// Let go of hyper and its buffers, if nothing has arrived meanwhile: what is left is a silent
+    /// connection. Most never get another request; so the end of the linger has less to do.
+    Rest,
     /// Close, if nothing has arrived meanwhile.
     Close,
     /// Answer 408 and close.
@@ -91,7 +98,13 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
         (Protocol::Http2, _) => return judge_http2(now, view, stage, limits),
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
-        (_, Activity::Idle(since)) => (idle_until(since, stage, limits), Order::Close),
+        (protocol, Activity::Idle(since)) => {
+            let until = idle_until(since, stage, limits);
+            if stage.draining && protocol == Protocol::Http1 && now < until {
+                return Judgement::Now(Order::Rest);
+            }
+            (until, Order::Close)
+        }
     };
     at_or_now(now, due.0, due.1)
 }
@@ -225,16 +238,23 @@ mod tests {
                 At(at(165)),
             ),
             (
-                "linger from closing",
+                "rest while it lingers",
                 100,
                 view(Http1, Idle(at(50))),
+                draining,
+                Now(Order::Rest),
+            ),
+            (
+                "linger from closing",
+                100,
+                view(Unknown, Idle(at(50))),
                 draining,
                 At(at(101)),
             ),
             (
                 "linger from idle",
                 103,
-                view(Http1, Idle(at(103))),
+                view(Unknown, Idle(at(103))),
                 draining,
                 At(at(104)),
             ),

@@ -5,15 +5,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::judge::{QUIET, Stage};
+use super::judge::{DRAINING, QUIET, Stage};
 use crate::core::Core;
 
 /// How often it looks while serving.
 const SERVING: Duration = Duration::from_secs(1);
-
-/// The least time between two looks while draining. It is longer where the linger is: what becomes
-/// idle behind one look is not due before the next, and to look at ten thousand takes a while.
-const DRAINING: Duration = Duration::from_millis(20);
 
 /// Runs until it is dropped.
 pub(crate) async fn reap(core: Arc<Core>) {
@@ -22,6 +18,7 @@ pub(crate) async fn reap(core: Arc<Core>) {
         let now = Instant::now();
         let next = core.connections.judge_all(now, stage);
         let step = if stage.draining {
+            // What becomes idle behind one look is not due before the next.
             stage.linger.clamp(DRAINING, QUIET)
         } else {
             SERVING

@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use super::Limits;
-use super::judge::{Activity, Judgement, Order, Protocol, Stage, View, judge};
+use super::judge::{Activity, DRAINING, Judgement, Order, Protocol, Stage, View, judge};
 use super::requests::{Ending, Named, Requests, Ticket};
 use crate::core::{Core, lock};
 use crate::in_flight::Guard;
@@ -81,11 +81,12 @@ mod activity {
 mod order {
     pub(super) const NONE: u8 = 0;
     pub(super) const LOOK: u8 = 1;
-    pub(super) const CLOSE: u8 = 2;
-    pub(super) const HEAD_TIMEOUT: u8 = 3;
-    pub(super) const GO_AWAY: u8 = 4;
+    pub(super) const REST: u8 = 2;
+    pub(super) const CLOSE: u8 = 3;
+    pub(super) const HEAD_TIMEOUT: u8 = 4;
+    pub(super) const GO_AWAY: u8 = 5;
     /// The highest: no other order replaces it.
-    pub(super) const CUT: u8 = 5;
+    pub(super) const CUT: u8 = 6;
 }
 
 /// A connection's entry, which ends with the last that belongs to the connection: its socket, its
@@ -276,6 +277,7 @@ impl Connection {
         let number = self.order.load(Ordering::Acquire);
         let order = match number {
             order::NONE | order::LOOK => return None,
+            order::REST => Order::Rest,
             order::CLOSE => Order::Close,
             order::HEAD_TIMEOUT => Order::HeadTimeout,
             order::GO_AWAY => Order::GoAway,
@@ -305,6 +307,7 @@ impl Connection {
     fn give_order(&self, wanted: Order) {
         let number = match wanted {
             Order::Look => order::LOOK,
+            Order::Rest => order::REST,
             Order::Close => order::CLOSE,
             Order::HeadTimeout => order::HEAD_TIMEOUT,
             Order::GoAway => order::GO_AWAY,
@@ -325,7 +328,8 @@ impl Connection {
         match judge(now, self.view(), stage, &self.limits) {
             Judgement::Now(order) => {
                 self.give_order(order);
-                None
+                // One that rests is to be closed later.
+                (order == Order::Rest).then(|| now + DRAINING)
             }
             Judgement::At(at) => Some(at),
             Judgement::Never => None,
