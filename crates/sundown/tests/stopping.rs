@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sundown_verify::process::Refuse;
 use sundown_verify::{Held, Plan};
+use tokio::io::AsyncWriteExt as _;
 use trial::{Trial, get, refusing, run, spawn};
 
 const TERM: i32 = libc::SIGTERM;
@@ -204,6 +205,28 @@ async fn a_client_that_goes_away_cancels_its_context() {
     let (code, said) = trial.stop().await;
     assert_eq!(code, 0);
     assert!(said.contains("1 abandoned by their client"), "{said}");
+}
+
+#[tokio::test]
+async fn the_rest_of_a_body_that_nobody_read_is_no_request() {
+    let mut trial = Trial::start().await;
+    let rest = get("/left");
+    let mut client = trial.connect().await;
+    client
+        .send(&format!(
+            "POST / HTTP/1.1\r\nhost: trial\r\ncontent-length: {}\r\n\r\n",
+            rest.len()
+        ))
+        .await;
+    assert!(client.answer().await.0.starts_with("http/1.1 405"));
+    trial.signal(TERM);
+    trial.says("SIGTERM").await;
+    // The connection may be closed by now, and then this fails.
+    let _ = client.stream.write_all(rest.as_bytes()).await;
+    assert!(client.rest().await.is_ok_and(|rest| rest.is_empty()));
+    let (code, said) = trial.exit().await;
+    assert_eq!(code, 0);
+    assert!(said.contains("requests: 1 finished"), "{said}");
 }
 
 #[tokio::test]

@@ -1,14 +1,18 @@
 //! The body of a request, with an end to how long it may be.
 
+use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{Full, Limited};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
+use super::judge::Protocol;
+use super::registry::Registered;
 use crate::error::BoxError;
 
 pin_project! {
@@ -28,17 +32,20 @@ pin_project! {
     #[project = KindProjection]
     #[derive(Debug)]
     enum Kind {
-        Incoming { #[pin] incoming: Limited<Incoming> },
+        Incoming { #[pin] incoming: Limited<Incoming>, reading: Option<Reading> },
         Full { #[pin] full: Full<Bytes> },
     }
 }
 
 impl Body {
-    pub(super) fn incoming(incoming: Incoming, limit: u64) -> Self {
+    pub(super) fn incoming(incoming: Incoming, limit: u64, connection: &Arc<Registered>) -> Self {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let streams = connection.protocol() == Protocol::Http2;
+        let reading = (!streams && !incoming.is_end_stream()).then(|| Reading::begin(connection));
         Self {
             kind: Kind::Incoming {
                 incoming: Limited::new(incoming, limit),
+                reading,
             },
         }
     }
@@ -53,6 +60,37 @@ impl Body {
     }
 }
 
+/// Holds an HTTP/1 connection busy until the body is read, however long after the response: its
+/// bytes are no request.
+struct Reading {
+    connection: Arc<Registered>,
+    whole: bool,
+}
+
+impl Reading {
+    fn begin(connection: &Arc<Registered>) -> Self {
+        connection.body_begins();
+        Self {
+            connection: connection.clone(),
+            whole: false,
+        }
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading")
+            .field("whole", &self.whole)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.connection.body_ends(self.whole);
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BoxError;
@@ -62,7 +100,19 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
-            KindProjection::Incoming { incoming } => incoming.poll_frame(cx),
+            KindProjection::Incoming {
+                mut incoming,
+                reading,
+            } => {
+                let frame = ready!(incoming.as_mut().poll_frame(cx));
+                if frame.is_none() || incoming.is_end_stream() {
+                    if let Some(reading) = reading {
+                        reading.whole = true;
+                    }
+                    *reading = None;
+                }
+                Poll::Ready(frame)
+            }
             KindProjection::Full { full } => full
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
@@ -71,14 +121,14 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Incoming { incoming } => incoming.is_end_stream(),
+            Kind::Incoming { incoming, .. } => incoming.is_end_stream(),
             Kind::Full { full } => full.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Incoming { incoming } => incoming.size_hint(),
+            Kind::Incoming { incoming, .. } => incoming.size_hint(),
             Kind::Full { full } => full.size_hint(),
         }
     }

@@ -85,6 +85,8 @@ impl<S: HttpService> Future for Serving<S> {
             // What has arrived goes before an order.
             *stage = match stage.poll(cx, connection) {
                 Poll::Ready(next) => next,
+                // It takes its orders itself.
+                Poll::Pending if matches!(stage, Stage::Http2(_)) => return Poll::Pending,
                 Poll::Pending => match connection.take_order() {
                     Some(order) => stage.take().interrupted(order, connection),
                     None => return Poll::Pending,
@@ -161,30 +163,26 @@ impl<S: HttpService> Stage<S> {
         Self::Over
     }
 
-    /// Carries out an order, unless a request has overtaken it.
+    /// Carries out an order.
     fn interrupted(self, order: Order, connection: &Connection) -> Self {
-        let overtaken = match order {
-            Order::Rest | Order::Close => !connection.is_idle(),
-            Order::HeadTimeout => !connection.is_in_head(),
-            Order::Look | Order::GoAway | Order::Cut => true,
-        };
-        match self {
-            Self::Opening(io, exchanges) => match order {
-                Order::Close if io.is_quiet() => {
-                    connection.set_fate(Fate::ClosedIdle);
-                    Self::Closing(io)
+        match (self, order) {
+            (Self::Opening(io, _), Order::Close) if io.is_quiet() => {
+                connection.set_fate(Fate::ClosedIdle);
+                Self::Closing(io)
+            }
+            (Self::Opening(io, _), Order::HeadTimeout) => {
+                connection.set_fate(Fate::HeadTimeout);
+                Self::Closing(io)
+            }
+            // hyper has yet to read to the end of a body, or to find that it need not.
+            (hyper @ Self::Http1(_), Order::Rest) if connection.has_unread_body() => hyper,
+            (Self::Http1(hyper), Order::Rest | Order::Close | Order::HeadTimeout) => {
+                match hyper.into_parts() {
+                    Some(parts) => Self::end_http1(parts, order, connection),
+                    None => Self::Over,
                 }
-                Order::HeadTimeout if !overtaken => {
-                    connection.set_fate(Fate::HeadTimeout);
-                    Self::Closing(io)
-                }
-                _ => Self::Opening(io, exchanges),
-            },
-            Self::Http1(hyper) if !overtaken => match hyper.into_parts() {
-                Some(parts) => Self::end_http1(parts, order, connection),
-                None => Self::Over,
-            },
-            other => other,
+            }
+            (other, _) => other,
         }
     }
 
@@ -207,7 +205,8 @@ impl<S: HttpService> Stage<S> {
                 connection.set_protocol(Protocol::Unknown);
                 return Self::Opening(io, parts.service);
             }
-            _ if unparsed.is_empty() && io.is_quiet() => {
+            // The rest of a body that nobody reads is no request.
+            _ if connection.has_unread_body() || (unparsed.is_empty() && io.is_quiet()) => {
                 connection.set_fate(Fate::ClosedIdle);
                 return Self::Closing(io);
             }

@@ -87,6 +87,7 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
             version: request.version(),
             exchange: Some(Exchange::begin(self.connection.clone(), &request)),
             call: if declared.is_some_and(|length| length > limits.body) {
+                self.connection.body_ends(false);
                 Call::Refused
             } else {
                 Call::Asked {
@@ -104,7 +105,7 @@ impl<S> Exchanges<S> {
     fn prepare(&self, request: Request<Incoming>) -> Request<Body> {
         let limits = &self.connection.limits;
         #[cfg_attr(not(feature = "axum"), expect(unused_mut))]
-        let mut request = request.map(|body| Body::incoming(body, limits.body));
+        let mut request = request.map(|body| Body::incoming(body, limits.body, &self.connection));
         #[cfg(feature = "axum")]
         if limits.connect_info {
             let peer = axum::extract::ConnectInfo(self.connection.peer);
@@ -187,12 +188,23 @@ pub(crate) fn current_context() -> Option<Context> {
     context
 }
 
-/// Makes an exchange the current one while `poll` runs, which must not unwind.
+/// Makes an exchange the current one while `poll` runs.
 fn within<T>(exchange: &mut Option<Exchange>, poll: impl FnOnce() -> T) -> T {
     let outer = replace_current(exchange.take());
-    let polled = poll();
-    *exchange = replace_current(outer);
-    polled
+    let _entered = Entered { exchange, outer };
+    poll()
+}
+
+/// Puts things back, also when what is polled unwinds.
+struct Entered<'a> {
+    exchange: &'a mut Option<Exchange>,
+    outer: Option<Exchange>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        *self.exchange = replace_current(self.outer.take());
+    }
 }
 
 pin_project! {

@@ -55,6 +55,7 @@ pub(crate) struct Connection {
     pub(super) limits: Limits,
     protocol: AtomicU8,
     activity: AtomicU8,
+    body: AtomicU8,
     /// Microseconds of `clock`.
     since: AtomicU64,
     served: AtomicBool,
@@ -76,6 +77,15 @@ mod activity {
     pub(super) const FLUSHING: u8 = 3;
     pub(super) const CLOSING: u8 = 4;
     pub(super) const UPGRADED: u8 = 5;
+}
+
+/// What is left of an HTTP/1 request's body, which may outlive the response.
+mod body {
+    pub(super) const NONE: u8 = 0;
+    /// The service has it.
+    pub(super) const OPEN: u8 = 1;
+    /// The service let go of it before its end.
+    pub(super) const UNREAD: u8 = 2;
 }
 
 mod order {
@@ -113,6 +123,7 @@ impl Registered {
             limits,
             protocol: AtomicU8::new(Protocol::Unknown as u8),
             activity: AtomicU8::new(activity::IDLE),
+            body: AtomicU8::new(body::NONE),
             since: AtomicU64::new(core.clock.micros()),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
@@ -166,18 +177,50 @@ impl Connection {
 
     /// Bytes arrived: on an idle connection they begin a request head.
     pub(super) fn bytes_arrived(&self) {
-        if self.activity.load(Ordering::Relaxed) == activity::IDLE {
+        if self.activity.load(Ordering::Relaxed) == activity::IDLE
+            && self.body.load(Ordering::Relaxed) == body::NONE
+        {
             self.enter(activity::HEAD);
         }
     }
 
-    /// A request begins; returns since when, which is its first byte.
-    pub(super) fn request_begins(&self) -> u64 {
-        if self.activity.load(Ordering::Relaxed) != activity::HEAD {
+    /// Bytes went out. On HTTP/2 they may be of a response that is over for us and waits in h2 for
+    /// the client's window: the connection is not idle.
+    pub(super) fn bytes_left(&self) {
+        if self.protocol() == Protocol::Http2 {
             self.since
                 .store(self.core.clock.micros(), Ordering::Relaxed);
         }
-        self.activity.store(activity::BUSY, Ordering::Relaxed);
+    }
+
+    /// A request's body begins to arrive, on HTTP/1.
+    pub(super) fn body_begins(&self) {
+        self.body.store(body::OPEN, Ordering::Relaxed);
+    }
+
+    /// The service has read a body to its end, or let go of it before.
+    pub(super) fn body_ends(&self, whole: bool) {
+        let body = if whole { body::NONE } else { body::UNREAD };
+        self.since
+            .store(self.core.clock.micros(), Ordering::Relaxed);
+        self.body.store(body, Ordering::Release);
+    }
+
+    pub(super) fn has_unread_body(&self) -> bool {
+        self.body.load(Ordering::Acquire) == body::UNREAD
+    }
+
+    /// A request begins; returns since when, which is its first byte.
+    pub(super) fn request_begins(&self) -> u64 {
+        // On HTTP/2 the bytes before it may be of any frame.
+        let began_before = self.activity.load(Ordering::Relaxed) == activity::HEAD
+            && self.protocol() != Protocol::Http2;
+        if !began_before {
+            self.since
+                .store(self.core.clock.micros(), Ordering::Relaxed);
+        }
+        self.body.store(body::NONE, Ordering::Relaxed);
+        self.activity.store(activity::BUSY, Ordering::Release);
         self.served.store(true, Ordering::Relaxed);
         self.since.load(Ordering::Relaxed)
     }
@@ -228,19 +271,16 @@ impl Connection {
     }
 
     pub(super) fn upgrades(&self) {
-        self.enter(activity::UPGRADED);
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        matches!(self.activity.load(Ordering::Relaxed), activity::IDLE)
+        // Whoever has it since may be closing it already.
+        let _ = self
+            .activity
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |activity| {
+                (activity != activity::CLOSING).then_some(activity::UPGRADED)
+            });
     }
 
     pub(super) fn has_no_request(&self) -> bool {
         self.requests.is_empty()
-    }
-
-    pub(super) fn is_in_head(&self) -> bool {
-        self.activity.load(Ordering::Relaxed) == activity::HEAD
     }
 
     /// Begins the head's time anew: bytes of it were found where nobody had seen them arrive.
@@ -284,12 +324,19 @@ impl Connection {
             _ => return Some(Order::Cut),
         };
         self.remove_order(number);
-        Some(order)
+        // A request may have overtaken it. GOAWAY is right whatever has come since.
+        let stage = Stage::of(&self.core);
+        let still = judge(Instant::now(), self.view(), stage, &self.limits);
+        (order == Order::GoAway || still == Judgement::Now(order)).then_some(order)
     }
 
     /// Takes the order to look; true when there was one.
     pub(super) fn take_order_to_look(&self) -> bool {
-        self.order.load(Ordering::Acquire) == order::LOOK && self.remove_order(order::LOOK)
+        let number = self.order.load(Ordering::Acquire);
+        // Any other was overtaken by an upgrade; it must not keep the order to look away.
+        !matches!(number, order::NONE | order::CUT)
+            && self.remove_order(number)
+            && number == order::LOOK
     }
 
     /// Removes an order, unless a higher one has replaced it.
@@ -339,14 +386,15 @@ impl Connection {
     fn enter(&self, activity: u8) {
         self.since
             .store(self.core.clock.micros(), Ordering::Relaxed);
-        self.activity.store(activity, Ordering::Relaxed);
+        // Whoever sees the activity sees since when.
+        self.activity.store(activity, Ordering::Release);
     }
 
     fn since(&self) -> Instant {
         self.core.clock.instant(self.since.load(Ordering::Relaxed))
     }
 
-    fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> Protocol {
         match self.protocol.load(Ordering::Relaxed) {
             number if number == Protocol::Http1 as u8 => Protocol::Http1,
             number if number == Protocol::Http2 as u8 => Protocol::Http2,
@@ -355,7 +403,9 @@ impl Connection {
     }
 
     fn view(&self) -> View {
-        let activity = match self.activity.load(Ordering::Relaxed) {
+        let body = self.body.load(Ordering::Acquire);
+        let activity = match self.activity.load(Ordering::Acquire) {
+            activity::IDLE if body == body::OPEN => Activity::Busy,
             activity::IDLE => Activity::Idle(self.since()),
             activity::HEAD => Activity::Head(self.since()),
             activity::CLOSING => Activity::Closing(self.since()),
@@ -383,6 +433,7 @@ impl Connection {
             activity::HEAD if self.protocol() != Protocol::Http2 => Work::RequestHead,
             activity::UPGRADED => Work::Upgraded,
             activity::FLUSHING => Work::Request,
+            _ if self.body.load(Ordering::Acquire) == body::OPEN => Work::Request,
             _ => return Vec::new(),
         };
         let age = age(self.since.load(Ordering::Relaxed));
@@ -493,6 +544,50 @@ mod tests {
         let late = begin(&connection);
         connection.request_ends(late, true);
         assert_eq!(connection.take_order(), Some(Order::GoAway));
+    }
+
+    #[test]
+    fn an_order_that_was_overtaken_is_void() {
+        let core = core();
+        let connection = connection(&core);
+        // It was due to an idle time that a request has ended since.
+        connection.give_order(Order::Close);
+        assert_eq!(connection.take_order(), None);
+        assert_eq!(connection.order.load(Ordering::Relaxed), order::NONE);
+    }
+
+    #[test]
+    fn an_upgraded_connection_that_closes_hears_when_to_look() {
+        let core = core();
+        let connection = connection(&core);
+        // Nobody took this one: the upgrade came first.
+        connection.give_order(Order::Rest);
+        connection.upgrades();
+        connection.closes();
+        connection.upgrades();
+        connection.give_order(Order::Look);
+        assert!(!connection.take_order_to_look());
+        let later = Instant::now() + Duration::from_secs(1);
+        connection.judge(later, Stage::of(&core));
+        assert!(connection.take_order_to_look());
+    }
+
+    #[test]
+    fn a_connection_whose_body_is_still_read_is_busy() {
+        let core = core();
+        let connection = connection(&core);
+        connection.set_protocol(Protocol::Http1);
+        let ticket = begin(&connection);
+        connection.body_begins();
+        connection.request_ends(ticket, true);
+        connection.flushed();
+        assert_eq!(connection.view().activity, Activity::Busy);
+        connection.bytes_arrived();
+        connection.body_ends(false);
+        assert!(matches!(connection.view().activity, Activity::Idle(_)));
+        assert!(connection.has_unread_body());
+        begin(&connection);
+        assert!(!connection.has_unread_body());
     }
 
     #[test]
