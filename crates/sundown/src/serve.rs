@@ -4,7 +4,8 @@
 //! The way of a request: `bind` opens the socket, `accept` takes connections, `connection` finds
 //! the protocol and drives hyper over an `Io`, `exchange` tracks each request. The way of a stop:
 //! `accept` shuts the listener (`diag` says when nothing is on its way), `reaper` asks `judge`
-//! which connections are to end, `connection` ends them, `io` lingers on the socket.
+//! which connections are to end, `connection` ends them or lets them `rest` until then, `io` lingers on
+//! the socket.
 
 mod accept;
 mod bind;
@@ -17,6 +18,7 @@ mod judge;
 mod reaper;
 mod registry;
 mod requests;
+mod rest;
 
 use std::time::Duration;
 

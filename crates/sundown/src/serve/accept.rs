@@ -21,6 +21,7 @@ use super::diag;
 use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
 use super::registry::Registered;
+use super::rest::Door;
 use crate::core::Core;
 use crate::lifecycle::Phase;
 use crate::report::{ListenerReport, ListenerStop};
@@ -90,10 +91,13 @@ async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, servi
         service,
         limits,
         places,
+        door: Door::new(),
     };
     accepting.until_draining(&listener).await;
     accepting.stop(name, listener, shared).await;
     drop(guard);
+    accepting.core.reached(Phase::Releasing).await;
+    accepting.door.close();
 }
 
 struct Accepting<S> {
@@ -101,6 +105,7 @@ struct Accepting<S> {
     service: S,
     limits: Limits,
     places: Arc<Semaphore>,
+    door: Door<S>,
 }
 
 impl<S: HttpService + Sync> Accepting<S> {
@@ -143,7 +148,7 @@ impl<S: HttpService + Sync> Accepting<S> {
         let connection = Registered::new(&self.core, peer, self.limits, guard, place);
         let exchanges = Exchanges::new(self.service.clone(), connection.clone());
         let io = Io::new(stream, connection);
-        tokio::spawn(Serving::new(io, exchanges));
+        tokio::spawn(Serving::new(io, exchanges, self.door.clone()));
     }
 
     async fn stop(&self, name: String, listener: TcpListener, shared: bool) {

@@ -17,6 +17,7 @@ use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
 use super::judge::{Order, Protocol};
 use super::registry::{Connection, Fate, Registered};
+use super::rest::Door;
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,6 +31,8 @@ const HEAD_TIMEOUT: &[u8] =
 /// ever moved from one stage to the next.
 pub(super) struct Serving<S: HttpService> {
     connection: Arc<Registered>,
+    /// Where it may rest.
+    door: Door<S>,
     /// Whether orders wake the task already.
     hears: bool,
     stage: Stage<S>,
@@ -50,11 +53,22 @@ enum Stage<S: HttpService> {
 }
 
 impl<S: HttpService> Serving<S> {
-    pub(super) fn new(io: Io, exchanges: Exchanges<S>) -> Self {
+    pub(super) fn new(io: Io, exchanges: Exchanges<S>, door: Door<S>) -> Self {
         Self {
             connection: io.connection().clone(),
+            door,
             hears: false,
             stage: Stage::Opening(io, exchanges),
+        }
+    }
+
+    /// Only ends it.
+    pub(super) fn closing(io: Io, door: Door<S>) -> Self {
+        Self {
+            connection: io.connection().clone(),
+            door,
+            hears: false,
+            stage: Stage::Closing(io),
         }
     }
 }
@@ -68,6 +82,7 @@ impl<S: HttpService> Future for Serving<S> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self {
             connection,
+            door,
             hears,
             stage,
         } = &mut *self;
@@ -88,7 +103,7 @@ impl<S: HttpService> Future for Serving<S> {
                 // It takes its orders itself.
                 Poll::Pending if matches!(stage, Stage::Http2(_)) => return Poll::Pending,
                 Poll::Pending => match connection.take_order() {
-                    Some(order) => stage.take().interrupted(order, connection),
+                    Some(order) => stage.take().interrupted(order, connection, door),
                     None => return Poll::Pending,
                 },
             };
@@ -164,7 +179,7 @@ impl<S: HttpService> Stage<S> {
     }
 
     /// Carries out an order.
-    fn interrupted(self, order: Order, connection: &Connection) -> Self {
+    fn interrupted(self, order: Order, connection: &Connection, door: &Door<S>) -> Self {
         match (self, order) {
             (Self::Opening(io, _), Order::Close) if io.is_quiet() => {
                 connection.set_fate(Fate::ClosedIdle);
@@ -178,7 +193,7 @@ impl<S: HttpService> Stage<S> {
             (hyper @ Self::Http1(_), Order::Rest) if connection.has_unread_body() => hyper,
             (Self::Http1(hyper), Order::Rest | Order::Close | Order::HeadTimeout) => {
                 match hyper.into_parts() {
-                    Some(parts) => Self::end_http1(parts, order, connection),
+                    Some(parts) => Self::end_http1(parts, order, connection, door),
                     None => Self::Over,
                 }
             }
@@ -192,6 +207,7 @@ impl<S: HttpService> Stage<S> {
         parts: http1::Parts<Io, Exchanges<S>>,
         order: Order,
         connection: &Connection,
+        door: &Door<S>,
     ) -> Self {
         let (mut io, unparsed) = (parts.io, parts.read_buf);
         match order {
@@ -200,10 +216,17 @@ impl<S: HttpService> Stage<S> {
                 io.say(HEAD_TIMEOUT);
                 return Self::Closing(io);
             }
-            // What the kernel's queue holds is seen by whoever opens.
+            // What the kernel's queue holds wakes it at once.
             Order::Rest if unparsed.is_empty() => {
                 connection.set_protocol(Protocol::Unknown);
-                return Self::Opening(io, parts.service);
+                return match door.enter(io, parts.service) {
+                    Ok(Ok(())) => Self::Over,
+                    Ok(Err(_)) => {
+                        connection.set_fate(Fate::Failed);
+                        Self::Over
+                    }
+                    Err((io, exchanges)) => Self::Opening(io, exchanges),
+                };
             }
             // The rest of a body that nobody reads is no request.
             _ if connection.has_unread_body() || (unparsed.is_empty() && io.is_quiet()) => {

@@ -73,6 +73,10 @@ impl<S> Exchanges<S> {
             connection,
         }
     }
+
+    pub(super) fn connection(&self) -> &Arc<Registered> {
+        &self.connection
+    }
 }
 
 impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S> {

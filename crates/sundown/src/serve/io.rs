@@ -6,6 +6,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::TcpStream as StdTcpStream;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,6 +60,12 @@ impl Io {
 
     pub(super) fn connection(&self) -> &Arc<Registered> {
         &self.connection
+    }
+
+    /// Takes the socket out of the runtime's driver.
+    pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
+        debug_assert!(self.rewound.is_empty(), "bytes would be lost");
+        self.stream.into_std()
     }
 
     /// Puts bytes back, to be read again.

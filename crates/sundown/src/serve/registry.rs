@@ -63,7 +63,8 @@ pub(crate) struct Connection {
     told: AtomicU64,
     order: AtomicU8,
     fate: AtomicU8,
-    /// The task that has it: the one that serves it, or after an upgrade the one that closes it.
+    /// The task that has it: the one that serves it, the one that minds those that rest, or after an
+    /// upgrade the one that closes it.
     task: Mutex<Option<Waker>>,
     requests: Requests,
 }
@@ -171,6 +172,10 @@ impl Drop for Registered {
 }
 
 impl Connection {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     pub(super) fn set_protocol(&self, protocol: Protocol) {
         self.protocol.store(protocol as u8, Ordering::Relaxed);
     }
@@ -345,6 +350,10 @@ impl Connection {
             self.order
                 .compare_exchange(number, order::NONE, Ordering::AcqRel, Ordering::Acquire);
         removed.is_ok()
+    }
+
+    pub(super) fn has_order(&self) -> bool {
+        self.order.load(Ordering::Acquire) != order::NONE
     }
 
     pub(super) fn is_cut(&self) -> bool {
