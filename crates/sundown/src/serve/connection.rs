@@ -220,11 +220,7 @@ impl<S: HttpService> Stage<S> {
             Order::Rest if unparsed.is_empty() => {
                 connection.set_protocol(Protocol::Unknown);
                 return match door.enter(io, parts.service) {
-                    Ok(Ok(())) => Self::Over,
-                    Ok(Err(_)) => {
-                        connection.set_fate(Fate::Failed);
-                        Self::Over
-                    }
+                    Ok(()) => Self::Over,
                     Err((io, exchanges)) => Self::Opening(io, exchanges),
                 };
             }
@@ -273,7 +269,6 @@ async fn http2<S: HttpService>(io: Io, exchanges: Exchanges<S>, connection: Arc<
 
 fn note(connection: &Connection, result: hyper::Result<()>) {
     if let Err(error) = result {
-        tracing::debug!(target: "sundown", peer = %connection.peer, %error, "connection failed");
-        connection.set_fate(Fate::Failed);
+        connection.fail(&error);
     }
 }

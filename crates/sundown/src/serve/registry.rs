@@ -297,6 +297,11 @@ impl Connection {
         self.fate.store(fate as u8, Ordering::Relaxed);
     }
 
+    pub(super) fn fail(&self, error: &(dyn std::error::Error + 'static)) {
+        tracing::debug!(target: "sundown", peer = %self.peer, error, "connection failed");
+        self.set_fate(Fate::Failed);
+    }
+
     fn fate(&self) -> Fate {
         [
             Fate::Ended,

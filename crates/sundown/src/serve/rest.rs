@@ -57,23 +57,23 @@ impl<S: HttpService> Door<S> {
 
     /// Lets a connection rest of which nothing was read that is not answered; gives it back where
     /// the system refuses what that needs.
-    pub(super) fn enter(
-        &self,
-        io: Io,
-        exchanges: Exchanges<S>,
-    ) -> Result<io::Result<()>, (Io, Exchanges<S>)> {
+    pub(super) fn enter(&self, io: Io, exchanges: Exchanges<S>) -> Result<(), (Io, Exchanges<S>)> {
         let Some(inside) = self.0.0.get_or_init(|| self.open()) else {
             return Err((io, exchanges));
         };
-        Ok(io.into_std().map(|stream| {
-            // Nobody is there any more when the drain is over, and so is the connection.
-            let _ = inside.newcomers.send(Resting {
-                stream,
-                exchanges,
-                closing: false,
-            });
-            inside.bell.call();
-        }))
+        match io.into_std() {
+            Ok(stream) => {
+                // Nobody is there any more when the drain is over, and so is the connection.
+                let _ = inside.newcomers.send(Resting {
+                    stream,
+                    exchanges,
+                    closing: false,
+                });
+                inside.bell.call();
+            }
+            Err(error) => exchanges.connection().fail(&error),
+        }
+        Ok(())
     }
 
     fn open(&self) -> Option<Inside<S>> {
@@ -197,7 +197,10 @@ impl<S: HttpService> Room<S> {
         let token = Token(connection.id() as usize);
         let socket = newcomer.stream.as_raw_fd();
         let interest = Interest::READABLE;
-        if let Err(error) = self.registry.register(&mut SourceFd(&socket), token, interest) {
+        if let Err(error) = self
+            .registry
+            .register(&mut SourceFd(&socket), token, interest)
+        {
             tracing::warn!(target: "sundown", %error, "a connection cannot rest");
             return newcomer.wake(&self.door);
         }
@@ -288,7 +291,9 @@ impl<S: HttpService> Resting<S> {
         }
         match (&self.stream).read(&mut [0; 512]) {
             Ok(1..) => Next::Wake,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
                 Next::Rest
             }
             _ => Next::End,
@@ -299,17 +304,148 @@ impl<S: HttpService> Resting<S> {
         let connection = self.exchanges.connection().clone();
         match TcpStream::from_std(self.stream) {
             Ok(stream) => {
-                let io = Io::new(stream, connection);
+                let io = Io::new(stream, connection.clone());
                 tokio::spawn(if self.closing {
                     Serving::closing(io, door.clone())
                 } else {
                     Serving::new(io, self.exchanges, door.clone())
                 });
             }
-            Err(error) => {
-                tracing::error!(target: "sundown", %error, "a connection cannot be served any more");
-                connection.set_fate(Fate::Failed);
+            Err(error) => connection.fail(&error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::Limits;
+    use super::super::judge::Stage;
+    use super::super::registry::Registered;
+    use super::*;
+    use crate::budget::Wishes;
+    use crate::core::{Core, Link};
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
+
+    /// A connection that rests, and its client.
+    struct Rest {
+        core: Arc<Core>,
+        door: Door<Router>,
+        client: TcpStream,
+    }
+
+    impl Drop for Rest {
+        fn drop(&mut self) {
+            self.door.close();
+        }
+    }
+
+    impl Rest {
+        async fn begin(keep_alive: Duration) -> Self {
+            let budget = Wishes::default().settle().unwrap();
+            let core = Core::new("test".into(), budget, Link::new().0);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            let (stream, peer) = accepted.unwrap();
+            let limits = Limits {
+                keep_alive,
+                ..Limits::default()
+            };
+            let guard = core.in_flight.enter().unwrap();
+            let connection = Registered::new(&core, peer, limits, guard, None);
+            let router = Router::new().route("/", get(|| async { "awake" }));
+            let exchanges = Exchanges::new(router, connection.clone());
+            let door = Door::new();
+            assert!(door.enter(Io::new(stream, connection), exchanges).is_ok());
+            Self {
+                core,
+                door,
+                client: client.unwrap(),
             }
         }
+
+        /// Lets the reaper look.
+        fn judge(&self) {
+            let stage = Stage::of(&self.core);
+            self.core.connections.judge_all(Instant::now(), stage);
+        }
+
+        /// What the client can still read.
+        async fn read_to_end(&mut self) -> io::Result<String> {
+            let mut read = String::new();
+            self.client.read_to_string(&mut read).await.map(|_| read)
+        }
+
+        /// Waits until the connection is over.
+        async fn gone(&self) {
+            while self.core.connections.len() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_is_answered_by_a_task() {
+        let mut rest = Rest::begin(Duration::from_secs(75)).await;
+        rest.client.write_all(REQUEST).await.unwrap();
+        let mut answer = [0; 512];
+        let length = rest.client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].ends_with(b"awake"));
+        rest.client.shutdown().await.unwrap();
+        rest.gone().await;
+        assert_eq!(rest.core.connections.counts().ended, 1);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_it_gets_a_fin_and_is_read_until_the_peers() {
+        let mut rest = Rest::begin(Duration::ZERO).await;
+        rest.judge();
+        assert_eq!(rest.read_to_end().await.unwrap(), "");
+        assert_eq!(rest.core.connections.len(), 1);
+        // Too late, and no reason for a reset.
+        rest.client.write_all(REQUEST).await.unwrap();
+        rest.client.shutdown().await.unwrap();
+        rest.gone().await;
+        assert_eq!(rest.client.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(rest.core.connections.counts().closed_idle, 1);
+    }
+
+    #[tokio::test]
+    async fn a_quiet_peer_is_left_after_a_look() {
+        let mut rest = Rest::begin(Duration::ZERO).await;
+        rest.judge();
+        assert_eq!(rest.read_to_end().await.unwrap(), "");
+        // The FIN itself may not be acknowledged at the first look.
+        while rest.core.connections.len() > 0 {
+            let later = Instant::now() + Duration::from_secs(1);
+            let stage = Stage::of(&rest.core);
+            rest.core.connections.judge_all(later, stage);
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_it() {
+        let mut rest = Rest::begin(Duration::from_secs(75)).await;
+        rest.core.connections.cut_all();
+        assert_eq!(rest.read_to_end().await.unwrap(), "");
+        rest.gone().await;
+        assert_eq!(rest.core.connections.counts().cut_off, 1);
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_the_drain() {
+        let mut rest = Rest::begin(Duration::from_secs(75)).await;
+        rest.door.close();
+        assert_eq!(rest.read_to_end().await.unwrap(), "");
+        rest.gone().await;
     }
 }
