@@ -41,6 +41,37 @@ async fn ask(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer[..count]).into_owned()
 }
 
+/// The channel's other end lies in the router; it must go before resources are released.
+#[tokio::test]
+async fn a_worker_that_ends_with_the_services_last_sender_holds_no_drain_open() {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<String>(1);
+    let router = Router::new().route(
+        "/",
+        get(move || {
+            let sender = sender.clone();
+            async move { sender.send("one".into()).await.map_or("late", |()| "ok") }
+        }),
+    );
+    let mut receiver = Some(receiver);
+    let reader = Worker::new("reader", move |_ctx| {
+        let mut receiver = receiver.take().expect("it runs once");
+        async move {
+            while receiver.recv().await.is_some() {}
+            Ok(())
+        }
+    });
+    let app = App::new("embedded")
+        .listener(Listener::http("127.0.0.1:0", router))
+        .add_worker(reader);
+    let (handle, running) = start(app).await;
+    let mut client = TcpStream::connect(address(&handle)).await.unwrap();
+    assert!(ask(&mut client).await.ends_with("ok"));
+    drop(client);
+    handle.shutdown("enough");
+    let report = running.await.unwrap();
+    assert_eq!((report.exit_code, report.cut_off.len()), (0, 0));
+}
+
 #[tokio::test]
 async fn a_handle_stops_the_service_and_every_phase_is_seen_in_order() {
     let app = App::new("embedded").listener(listener());

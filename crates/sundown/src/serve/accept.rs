@@ -86,18 +86,31 @@ async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, servi
     let places = Arc::new(Semaphore::new(
         limits.connections.min(Semaphore::MAX_PERMITS),
     ));
+    let door = Door::new();
+    let released = core.clone();
     let accepting = Accepting {
         core,
         service,
         limits,
         places,
-        door: Door::new(),
+        door: door.clone(),
     };
+    let _closed = CloseAtEnd(door);
     accepting.until_draining(&listener).await;
     accepting.stop(name, listener, shared).await;
+    // What the service holds may be what a worker waits for the end of.
+    drop(accepting);
     drop(guard);
-    accepting.core.reached(Phase::Releasing).await;
-    accepting.door.close();
+    released.reached(Phase::Releasing).await;
+}
+
+/// Ends what rests, also when this listener's task is dropped or unwinds.
+struct CloseAtEnd<S: HttpService>(Door<S>);
+
+impl<S: HttpService> Drop for CloseAtEnd<S> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 struct Accepting<S> {

@@ -62,9 +62,13 @@ impl Io {
         &self.connection
     }
 
-    /// Takes the socket out of the runtime's driver.
+    pub(super) fn has_nothing_rewound(&self) -> bool {
+        self.rewound.is_empty()
+    }
+
+    /// Takes the socket out of the runtime's driver. Bytes that were put back would be lost.
     pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
-        debug_assert!(self.rewound.is_empty(), "bytes would be lost");
+        debug_assert!(self.has_nothing_rewound(), "bytes would be lost");
         self.stream.into_std()
     }
 

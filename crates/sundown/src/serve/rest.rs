@@ -62,15 +62,7 @@ impl<S: HttpService> Door<S> {
             return Err((io, exchanges));
         };
         match io.into_std() {
-            Ok(stream) => {
-                // Nobody is there any more when the drain is over, and so is the connection.
-                let _ = inside.newcomers.send(Resting {
-                    stream,
-                    exchanges,
-                    closing: false,
-                });
-                inside.bell.call();
-            }
+            Ok(stream) => inside.take(self, Resting::new(stream, exchanges)),
             Err(error) => exchanges.connection().fail(&error),
         }
         Ok(())
@@ -86,11 +78,22 @@ impl<S: HttpService> Door<S> {
         }
     }
 
-    /// Ends whatever rests still.
+    /// Ends whatever rests still, and lets nothing rest from now on.
     pub(super) fn close(&self) {
-        if let Some(Some(inside)) = self.0.0.get() {
+        if let Some(inside) = self.0.0.get_or_init(|| None) {
             inside.bell.over.store(true, Ordering::Release);
             inside.bell.call();
+        }
+    }
+}
+
+impl<S: HttpService> Inside<S> {
+    fn take(&self, door: &Door<S>, newcomer: Resting<S>) {
+        match self.newcomers.send(newcomer) {
+            Ok(()) => self.bell.call(),
+            // The drain is over, and so is the connection.
+            Err(_) if self.bell.is_over() => {}
+            Err(mpsc::SendError(newcomer)) => newcomer.wake(door),
         }
     }
 }
@@ -103,6 +106,10 @@ struct Bell {
 }
 
 impl Bell {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
     fn call(&self) {
         // It fails only where an eventfd is full, which is a call, too.
         let _ = self.waker.wake();
@@ -162,12 +169,12 @@ impl<S: HttpService> Room<S> {
 
     fn mind(mut self, mut poll: Poll) {
         let mut events = Events::with_capacity(BATCH);
-        while !self.bell.over.load(Ordering::Acquire) {
+        while !self.bell.is_over() {
             if let Err(error) = poll.poll(&mut events, None)
                 && error.kind() != ErrorKind::Interrupted
             {
-                tracing::error!(target: "sundown", %error, "idle connections cannot be watched");
-                return;
+                tracing::error!(target: "sundown", %error, "idle connections are tasks again");
+                return self.wake_all();
             }
             for event in &events {
                 match event.token() {
@@ -176,6 +183,11 @@ impl<S: HttpService> Room<S> {
                 }
             }
         }
+    }
+
+    fn wake_all(self) {
+        let resting = self.resting.into_values().chain(self.newcomers.try_iter());
+        resting.for_each(|resting| resting.wake(&self.door));
     }
 
     fn answer(&mut self) {
@@ -244,6 +256,14 @@ enum Next {
 }
 
 impl<S: HttpService> Resting<S> {
+    fn new(stream: StdTcpStream, exchanges: Exchanges<S>) -> Self {
+        Self {
+            stream,
+            exchanges,
+            closing: false,
+        }
+    }
+
     fn carry_out_order(&mut self) -> Next {
         let connection = self.exchanges.connection();
         if connection.is_cut() {
