@@ -219,6 +219,7 @@ async fn stop_held(
     let held = Held {
         plan: Plan::against(target),
         pid: server.id(),
+        reused: 0,
         http1: 48,
         http2: if contender.peer.http2 { 16 } else { 0 },
         stop: libc::SIGTERM,

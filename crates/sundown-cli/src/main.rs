@@ -1,6 +1,7 @@
 //! The command `sundown`.
 
 mod demo;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Arguments),
+    Verify(verify::Arguments),
     /// One service of the shop: the demo starts it from this same file.
     #[command(name = "__shop", hide = true, disable_help_flag = true)]
     Shop {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
             return shop::run(std::iter::once(OsString::from("shop")).chain(arguments));
         }
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Verify(arguments) => verify::run(&arguments),
     };
     match verdict {
         Ok(Verdict::Kept) => ExitCode::SUCCESS,

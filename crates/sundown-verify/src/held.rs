@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::http1::{Connection, Exchange, Letter, Unmade};
 use crate::http2::{Begun, Session};
 use crate::load::ledger::{Ledger, Report, words};
-use crate::outcome::End;
+use crate::outcome::{End, Persistence};
 use crate::plan::{Kind, Plan, Request};
 use crate::tally::Tally;
 use crate::tcp::Window;
@@ -23,11 +23,14 @@ use crate::tcp::Window;
 #[derive(Debug, Clone)]
 pub struct Held {
     /// Where to connect and what to ask; its clients are not started. Requests are those of
-    /// [`Kind::NewConnection`] and [`Kind::Http2`], and are counted under these.
+    /// [`Kind::KeepAlive`], [`Kind::NewConnection`] and [`Kind::Http2`], and are counted under these.
     pub plan: Plan,
     /// The process that listens.
     pub pid: u32,
-    /// How many HTTP/1.1 connections to hold. Keep the sum below the listener's backlog.
+    /// How many HTTP/1.1 connections to hold that were answered once before. They are counted under
+    /// [`Kind::KeepAlive`].
+    pub reused: usize,
+    /// How many new HTTP/1.1 connections to hold. Keep the sum below the listener's backlog.
     pub http1: usize,
     /// How many HTTP/2 connections to hold, with one stream each.
     pub http2: usize,
@@ -68,9 +71,21 @@ impl Held {
     /// # Errors
     /// If the process cannot be frozen or signalled.
     pub async fn run(&self) -> Result<Tally, HeldError> {
+        self.run_noting(|| {}).await
+    }
+
+    /// The same; says when the signal was sent, before the process goes on.
+    pub(crate) async fn run_noting(&self, sent: impl FnOnce()) -> Result<Tally, HeldError> {
+        let mut queue = Queue {
+            ledger: Ledger::new(self.plan.clone()),
+            http1: Vec::new(),
+            http2: Vec::new(),
+        };
+        let kept = queue.keep(self).await;
         let frozen = Frozen::freeze(self.pid).await?;
-        let queue = Queue::fill(self).await;
+        queue.fill(self, kept).await;
         signal(self.pid, self.stop)?;
+        sent();
         drop(frozen);
         Ok(queue.judge().await)
     }
@@ -140,6 +155,7 @@ struct Queue {
 }
 
 struct Waiting {
+    kind: Kind,
     request: Request,
     letter: Letter,
     connection: Connection,
@@ -147,38 +163,57 @@ struct Waiting {
 }
 
 impl Queue {
-    async fn fill(held: &Held) -> Self {
-        let mut queue = Queue {
-            ledger: Ledger::new(held.plan.clone()),
-            http1: Vec::new(),
-            http2: Vec::new(),
-        };
+    /// Opens the connections that are used once before.
+    async fn keep(&self, held: &Held) -> Vec<Connection> {
+        let plan = self.ledger.plan();
+        let mut kept = Vec::new();
+        for _ in 0..held.reused {
+            let request = plan.requests.build(Kind::KeepAlive, u64::MAX);
+            let letter = Letter::new(&[request], plan.target);
+            let opened = Connection::open(plan.target, Window::Usual, plan.hang_limit).await;
+            if let Ok(mut connection) = opened {
+                let exchange = connection.exchange(&letter, plan.hang_limit).await;
+                if exchange.persistence() == Persistence::KeepAlive {
+                    kept.push(connection);
+                }
+            }
+        }
+        kept
+    }
+
+    async fn fill(&mut self, held: &Held, kept: Vec<Connection>) {
+        for connection in kept {
+            let request = self.ledger.request(Kind::KeepAlive);
+            self.hold(Kind::KeepAlive, request, connection).await;
+        }
         for _ in 0..held.http1 {
-            queue.hold_http1(held.plan.target).await;
+            self.hold_http1(held.plan.target).await;
         }
         for _ in 0..held.http2 {
-            queue.hold_http2(held.plan.target).await;
+            self.hold_http2(held.plan.target).await;
         }
-        queue
     }
 
     async fn hold_http1(&mut self, target: SocketAddr) {
         let request = self.ledger.request(Kind::NewConnection);
         match Connection::open(target, Window::Usual, QUEUE_LIMIT).await {
-            Ok(mut connection) => {
-                let letter = Letter::new(std::slice::from_ref(&request), target);
-                let mut exchange = Exchange::new(&connection, &letter);
-                // What does not fit into the kernel's buffers is written after the thaw, if at all.
-                let _ = timeout(QUEUE_LIMIT, connection.write(&letter, &mut exchange)).await;
-                self.http1.push(Waiting {
-                    request,
-                    letter,
-                    connection,
-                    exchange,
-                });
-            }
+            Ok(connection) => self.hold(Kind::NewConnection, request, connection).await,
             Err(unmade) => self.count_unmade(Kind::NewConnection, &request, unmade),
         }
+    }
+
+    async fn hold(&mut self, kind: Kind, request: Request, mut connection: Connection) {
+        let letter = Letter::new(std::slice::from_ref(&request), self.ledger.plan().target);
+        let mut exchange = Exchange::new(&connection, &letter);
+        // What does not fit into the kernel's buffers is written after the thaw, if at all.
+        let _ = timeout(QUEUE_LIMIT, connection.write(&letter, &mut exchange)).await;
+        self.http1.push(Waiting {
+            kind,
+            request,
+            letter,
+            connection,
+            exchange,
+        });
     }
 
     async fn hold_http2(&mut self, target: SocketAddr) {
@@ -207,7 +242,7 @@ impl Queue {
                 .await;
             let evidence = waiting.exchange.evidence(0);
             self.ledger.count(Report {
-                kind: Kind::NewConnection,
+                kind: waiting.kind,
                 request: &waiting.request,
                 evidence,
                 response: waiting.exchange.responses().first(),

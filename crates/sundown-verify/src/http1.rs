@@ -90,6 +90,10 @@ impl Connection {
             }
             self.write_piece(&piece.bytes, letter, exchange).await;
         }
+        if letter.half_closed && exchange.end.is_none() {
+            // A connection that is gone already shows when it is read.
+            let _ = self.stream.shutdown().await;
+        }
     }
 
     async fn write_piece(&mut self, bytes: &[u8], letter: &Letter, exchange: &mut Exchange) {
@@ -207,6 +211,7 @@ pub struct Letter {
     head: usize,
     length: usize,
     pace: Pace,
+    half_closed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -247,7 +252,21 @@ impl Letter {
             head,
             length,
             pace: Pace::Fast,
+            half_closed: false,
         }
+    }
+
+    /// Sends FIN behind the requests.
+    pub fn half_closed(mut self) -> Self {
+        self.half_closed = true;
+        self
+    }
+
+    /// Returns the first request's method and target.
+    pub(crate) fn first_line(&self) -> String {
+        let text = String::from_utf8_lossy(&self.pieces[0].bytes);
+        let words: Vec<&str> = text.split(' ').take(2).collect();
+        words.join(" ")
     }
 
     /// Sends half of the head, pauses, and sends the rest.

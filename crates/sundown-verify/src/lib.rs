@@ -23,9 +23,18 @@ pub mod load;
 
 pub mod process;
 
+pub mod check;
+pub mod checks;
+pub mod service;
+pub mod stop;
+pub mod suite;
+
+pub use check::{Check, Level, Verdict};
 pub use held::Held;
 pub use load::Load;
 pub use outcome::{Declined, Loss, Outcome};
 pub use plan::{Kind, Plan, Request, Requests};
 pub use process::{Process, Refuse, Spawn};
+pub use service::{Offers, Service};
+pub use suite::Suite;
 pub use tally::Tally;

@@ -219,12 +219,12 @@ mod tests {
 
     #[test]
     fn the_contract_gives_each_kind_its_path() {
-        let paths = Kind::ALL.map(|kind| Requests::contract().build(kind, 7).path);
+        let offers = Kind::ALL.map(|kind| Requests::contract().build(kind, 7).path);
 
-        assert_eq!(paths[0], "/fast");
-        assert_eq!(paths[5], "/big?mib=16");
-        assert_eq!(paths[6], "/upload");
-        assert_eq!(paths[7], "/slow?ms=300");
+        assert_eq!(offers[0], "/fast");
+        assert_eq!(offers[5], "/big?mib=16");
+        assert_eq!(offers[6], "/upload");
+        assert_eq!(offers[7], "/slow?ms=300");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub struct Spawn {
     blocked_signals: Vec<i32>,
     refuse: Refuse,
     streams: Streams,
+    group: bool,
 }
 
 /// Says where the child's output goes.
@@ -70,6 +71,7 @@ impl Spawn {
             blocked_signals: Vec::new(),
             refuse: Refuse::Nothing,
             streams: Streams::Captured,
+            group: false,
         }
     }
 
@@ -105,6 +107,13 @@ impl Spawn {
         self
     }
 
+    /// Gives the child a process group of its own, and kills what is left of it in the end:
+    /// wrappers such as `sh -c` and `npm` have children.
+    pub fn own_group(mut self) -> Self {
+        self.group = true;
+        self
+    }
+
     /// Says where the output goes.
     pub fn streams(mut self, streams: Streams) -> Self {
         self.streams = streams;
@@ -127,8 +136,11 @@ impl Spawn {
         let stdout = Output::follow(child.stdout.take());
         let stderr = Output::follow(child.stderr.take());
         // From here on the child is killed and reaped should anything fail.
-        let child = Reaped(child);
-        let end = pidfd_open(child.0.id())
+        let child = Reaped {
+            child,
+            group: self.group,
+        };
+        let end = pidfd_open(child.child.id())
             .and_then(watch_fd)
             .map_err(spawn_error)?;
         Ok(Process {
@@ -146,6 +158,9 @@ impl Spawn {
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
+        if self.group {
+            command.process_group(0);
+        }
         if self.streams == Streams::Captured {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
@@ -208,14 +223,44 @@ pub struct Process {
 
 /// Kills and reaps its child when dropped.
 #[derive(Debug)]
-struct Reaped(Child);
+struct Reaped {
+    child: Child,
+    group: bool,
+}
 
 impl Drop for Reaped {
     fn drop(&mut self) {
         // Both do nothing if the child was reaped before, so no stranger with the same PID is hit.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if self.group {
+            for pid in members(self.child.id()) {
+                // SAFETY: kill(2) takes no pointers. The group's number stays taken while it has a
+                // member, so this one is ours.
+                unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+            }
+        }
     }
+}
+
+/// Lists the processes of a group (proc_pid_stat(5)), but for those that have ended.
+fn members(group: u32) -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut fields = stat
+            .rsplit_once(") ")
+            .map_or("", |(_, rest)| rest)
+            .split(' ');
+        let state = fields.next();
+        fields.nth(1).and_then(|field| field.parse().ok()) == Some(group) && state != Some("Z")
+    })
+    .collect()
 }
 
 /// Says how a process ended.
@@ -280,9 +325,18 @@ pub enum ProcessError {
 }
 
 impl Process {
+    /// Returns what is left of the child's group, when it has one of its own.
+    pub fn group_members(&self) -> Vec<u32> {
+        if self.child.group {
+            members(self.id())
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Returns the process's id.
     pub fn id(&self) -> u32 {
-        self.child.0.id()
+        self.child.child.id()
     }
 
     /// Sends a signal.
@@ -291,7 +345,7 @@ impl Process {
     /// If the process has been reaped, or the signal does not exist.
     pub fn signal(&mut self, signal: i32) -> Result<(), ProcessError> {
         let refused = |source| ProcessError::Signal { signal, source };
-        if self.child.0.try_wait().map_err(refused)?.is_some() {
+        if self.child.child.try_wait().map_err(refused)?.is_some() {
             return Err(refused(io::Error::from_raw_os_error(libc::ESRCH)));
         }
         self.since = Instant::now();
@@ -393,7 +447,7 @@ impl Process {
             .map_err(too_slow)?;
         ended.map_err(ProcessError::Observe)?.retain_ready();
         let after = self.since.elapsed();
-        let status = self.child.0.wait().map_err(ProcessError::Observe)?;
+        let status = self.child.child.wait().map_err(ProcessError::Observe)?;
         // A grandchild may hold the pipes open for as long as it likes.
         let rest = async { tokio::join!(self.stdout.closed(), self.stderr.closed()) };
         let _ = timeout(Duration::from_millis(200), rest).await;
@@ -414,7 +468,7 @@ impl Process {
     }
 
     fn must_run(&mut self) -> Result<(), ProcessError> {
-        match self.child.0.try_wait().map_err(ProcessError::Observe)? {
+        match self.child.child.try_wait().map_err(ProcessError::Observe)? {
             None => Ok(()),
             Some(status) => Err(ProcessError::EndedEarly {
                 ended: Ended::of(status),
@@ -457,7 +511,7 @@ pub fn free_port() -> io::Result<SocketAddr> {
 }
 
 /// Tells whether a socket in our network namespace listens on the port (proc_net_tcp(5)).
-fn listens(addr: SocketAddr) -> io::Result<bool> {
+pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {
     Ok(listens_in("/proc/net/tcp", addr.port())? || listens_in("/proc/net/tcp6", addr.port())?)
 }
 

@@ -111,6 +111,20 @@ impl Counts {
         self.lost_as.get(&loss).copied().unwrap_or(0)
     }
 
+    /// What has come since an earlier count of the same load.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let less = |now: u64, then: u64| now.saturating_sub(then);
+        Self {
+            sent: less(self.sent, earlier.sent),
+            answered: less(self.answered, earlier.answered),
+            declined: less(self.declined, earlier.declined),
+            declined_as: rest(&self.declined_as, &earlier.declined_as),
+            lost: less(self.lost, earlier.lost),
+            lost_as: rest(&self.lost_as, &earlier.lost_as),
+            local_errors: less(self.local_errors, earlier.local_errors),
+        }
+    }
+
     fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::LocalError => {
@@ -143,6 +157,14 @@ impl Counts {
             *self.lost_as.entry(*loss).or_default() += count;
         }
     }
+}
+
+fn rest<K: Ord + Copy>(now: &BTreeMap<K, u64>, then: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let count = |key: &K| then.get(key).copied().unwrap_or(0);
+    let rest = now
+        .iter()
+        .map(|(key, n)| (*key, n.saturating_sub(count(key))));
+    rest.filter(|(_, n)| *n > 0).collect()
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ async fn held(part: &str) -> (Held, Process) {
     let held = Held {
         plan,
         pid: process.id(),
+        reused: 0,
         http1: 20,
         http2: 5,
         stop: libc::SIGTERM,

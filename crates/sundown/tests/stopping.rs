@@ -96,6 +96,7 @@ async fn everyone_in_the_queue_is_answered(refuse: Refuse, closed_by: &str) {
             ..Plan::against(trial.address)
         },
         pid: trial.process.id(),
+        reused: 0,
         http1: 48,
         http2: 16,
         stop: TERM,

@@ -1,5 +1,5 @@
 //! Makes the kernel refuse socket options to a child, by a seccomp filter, so that a server's
-//! fallback paths are measured against a real refusal.
+//! fallback offers are measured against a real refusal.
 //!
 //! Never refuses anything else: every other system call passes (seccomp(2)).
 

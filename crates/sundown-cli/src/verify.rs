@@ -1,0 +1,289 @@
+//! `sundown verify`: which promises a service keeps when it is told to stop.
+
+mod json;
+mod words;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use sundown_verify::check::Need;
+use sundown_verify::suite::{Judged, Told};
+use sundown_verify::{Check, Level, Offers, Service, Suite, Verdict as Found, checks};
+
+use crate::Verdict;
+
+/// Prove how a service stops: start it, use it, stop it, and tell what it lost
+///
+/// The service is started on a free port once for every stop: `{port}` in the command stands for it,
+/// and PORT in its environment says the same. Each check says what it promises, how often the fault
+/// could have shown, and what to do about a failure: see `--list` and `--explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The command that starts the service, and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+
+    /// A target that answers at once
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_FAST"
+    )]
+    fast: String,
+    /// A target that takes some hundred milliseconds
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_SLOW"
+    )]
+    slow: Option<String>,
+    /// A target that answers with megabytes
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_BIG"
+    )]
+    big: Option<String>,
+    /// A target that takes a body by POST
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_UPLOAD"
+    )]
+    upload: Option<String>,
+    /// It speaks HTTP/2 with prior knowledge (h2c)
+    #[arg(
+        long,
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_HTTP2"
+    )]
+    http2: bool,
+
+    /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number
+    #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
+    signal: i32,
+    /// How long its stop may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
+    grace: Duration,
+    /// How long its start may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_START")]
+    start: Duration,
+
+    /// Play only these checks: ids, or sections such as `http1`
+    #[arg(
+        long,
+        value_name = "IDS",
+        value_delimiter = ',',
+        help_heading = "What is checked",
+        env = "SUNDOWN_VERIFY_ONLY"
+    )]
+    only: Vec<String>,
+    /// How often each check is played; verdicts that differ are FLAKY
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..), help_heading = "What is checked", env = "SUNDOWN_VERIFY_RUNS")]
+    runs: u16,
+    /// Let a SHOULD that fails fail the whole
+    #[arg(long, help_heading = "What is checked", env = "SUNDOWN_VERIFY_STRICT")]
+    strict: bool,
+    /// List the checks and exit
+    #[arg(long, conflicts_with = "command", help_heading = "What is checked")]
+    list: bool,
+    /// Explain one check and exit
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "command",
+        help_heading = "What is checked"
+    )]
+    explain: Option<String>,
+
+    /// Write the results as JSON to this file; `-` is stdout, instead of the text
+    #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JSON")]
+    json: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sundown verify -- ./server --port {port}
+  sundown verify --slow '/slow?ms=500' --grace 25s -- node server.js
+  sundown verify --only listener,http1/2 --runs 10 -- ./server {port}
+
+Exit codes:
+  0  every MUST passes (under --strict every SHOULD, too)
+  1  one fails
+  2  the service could not be judged: bad arguments, or it does not start
+  3  too little was seen to tell";
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
+    if arguments.list {
+        print!("{}", words::list());
+        return Ok(Verdict::Kept);
+    }
+    if let Some(id) = &arguments.explain {
+        print!("{}", words::explain(find(id)?));
+        return Ok(Verdict::Kept);
+    }
+    if arguments.command.is_empty() {
+        bail!(
+            "no command was given; say how to start the service: sundown verify -- ./server {{port}}"
+        );
+    }
+    let chosen = chosen(&arguments.only)?;
+    let suite = Suite::new(service(arguments), chosen, arguments.runs.into());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    let judged = runtime.block_on(until_interrupted(&suite))?;
+    report(arguments, &judged)?;
+    Ok(verdict(&judged, arguments.strict))
+}
+
+fn service(arguments: &Arguments) -> Service {
+    Service {
+        command: arguments.command.clone(),
+        offers: Offers {
+            fast: arguments.fast.clone(),
+            slow: arguments.slow.clone(),
+            big: arguments.big.clone(),
+            upload: arguments.upload.clone(),
+            http2: arguments.http2,
+        },
+        signal: arguments.signal,
+        grace: arguments.grace,
+        start_limit: arguments.start,
+    }
+}
+
+/// Plays the suite; Ctrl-C ends it, and the service with it.
+async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
+    let progress =
+        ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
+    progress.enable_steady_tick(Duration::from_millis(100));
+    let told = |told: Told<'_>| match told {
+        Told::Stop { number, checks } => progress.set_message(words::under_way(number, checks)),
+        Told::Judged(judgement) => progress.println(words::line(judgement)),
+    };
+    let judged = tokio::select! {
+        judged = suite.run(told) => judged.map_err(anyhow::Error::from),
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the service was ended")),
+    };
+    progress.finish_and_clear();
+    judged
+}
+
+fn report(arguments: &Arguments, judged: &Judged) -> anyhow::Result<()> {
+    match &arguments.json {
+        Some(file) if file.as_os_str() == "-" => println!("{}", json::document(arguments, judged)),
+        Some(file) => {
+            let document = json::document(arguments, judged) + "\n";
+            std::fs::write(file, document)
+                .with_context(|| format!("{} could not be written", file.display()))?;
+            print!("{}", words::report(judged));
+        }
+        None => print!("{}", words::report(judged)),
+    }
+    Ok(())
+}
+
+fn verdict(judged: &Judged, strict: bool) -> Verdict {
+    let weighs = |level: Level| level == Level::Must || strict && level == Level::Should;
+    let heavy = || {
+        judged
+            .judgements
+            .iter()
+            .filter(|judgement| weighs(judgement.check.level))
+    };
+    if heavy().any(|judgement| matches!(judgement.verdict, Found::Fail | Found::Flaky)) {
+        Verdict::Broken
+    } else if heavy().any(|judgement| judgement.verdict == Found::Inconclusive) {
+        Verdict::Inconclusive
+    } else {
+        Verdict::Kept
+    }
+}
+
+fn chosen(only: &[String]) -> anyhow::Result<Vec<&'static Check>> {
+    for wanted in only {
+        if !checks::all().any(|check| is_of(check, wanted)) {
+            bail!("no check and no section is named {wanted}; see sundown verify --list");
+        }
+    }
+    let wanted = |check: &&Check| only.is_empty() || only.iter().any(|wanted| is_of(check, wanted));
+    Ok(checks::all().filter(wanted).collect())
+}
+
+fn is_of(check: &Check, wanted: &str) -> bool {
+    check.id == wanted || words::section(check) == wanted
+}
+
+fn find(id: &str) -> anyhow::Result<&'static Check> {
+    let found = checks::all().find(|check| check.id == id);
+    found.with_context(|| format!("no check is named {id}; see sundown verify --list"))
+}
+
+fn signal(text: &str) -> Result<i32, String> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let known = [
+        ("TERM", libc::SIGTERM),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("HUP", libc::SIGHUP),
+        ("USR1", libc::SIGUSR1),
+        ("USR2", libc::SIGUSR2),
+    ];
+    let by_name = known.iter().find(|(known, _)| *known == name);
+    let number = || {
+        name.parse()
+            .ok()
+            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
+    };
+    let signal = by_name.map(|(_, number)| *number).or_else(number);
+    signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// What a check cannot do without, as flags.
+fn needs(check: &Check) -> Vec<&'static str> {
+    check.needs.iter().copied().map(Need::flag).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_go_by_name_and_by_number() {
+        assert_eq!(signal("TERM"), Ok(15));
+        assert_eq!(signal("SIGQUIT"), Ok(3));
+        assert_eq!(signal("10"), Ok(10));
+        assert!(signal("0").is_err() && signal("65").is_err() && signal("KILLALL").is_err());
+    }
+
+    #[test]
+    fn checks_are_chosen_by_id_and_by_section() {
+        let ids = |only: &[&str]| -> Vec<&str> {
+            let only: Vec<String> = only.iter().map(|id| (*id).to_owned()).collect();
+            chosen(&only)
+                .unwrap()
+                .iter()
+                .map(|check| check.id)
+                .collect()
+        };
+        assert_eq!(ids(&["http1/2"]), ["http1/2"]);
+        assert!(ids(&["listener"]).len() > 1);
+        assert_eq!(ids(&[]).len(), checks::all().count());
+        assert!(chosen(&["http9".to_owned()]).is_err());
+    }
+}

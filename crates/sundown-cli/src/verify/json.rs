@@ -1,0 +1,50 @@
+//! Puts the results into JSON for machines.
+
+use serde_json::{Value, json};
+use sundown_verify::suite::{Judged, Judgement};
+
+use super::{Arguments, verdict};
+use crate::Verdict;
+
+/// The version of the document's shape.
+const SCHEMA: u32 = 1;
+
+pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
+    let command: Vec<_> = arguments
+        .command
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    let checks: Vec<Value> = judged.judgements.iter().map(check).collect();
+    let document = json!({
+        "schema": SCHEMA,
+        "command": command,
+        "runs": arguments.runs,
+        "strict": arguments.strict,
+        "verdict": match verdict(judged, arguments.strict) {
+            Verdict::Kept => "pass",
+            Verdict::Broken => "fail",
+            Verdict::Inconclusive => "inconclusive",
+        },
+        "checks": checks,
+        "stop_ms": judged.shared,
+    });
+    serde_json::to_string_pretty(&document).expect("it is made of strings and numbers")
+}
+
+fn check(judgement: &Judgement) -> Value {
+    let check = judgement.check;
+    json!({
+        "id": check.id,
+        "level": check.level,
+        "promise": check.promise,
+        "verdict": judgement.verdict,
+        "exposed": judgement.exposed,
+        "bound": judgement.bound(),
+        "seen": judgement.seen,
+        "expected": check.criterion,
+        "evidence": judgement.evidence,
+        "advice": check.advice,
+        "source": check.source,
+    })
+}

@@ -1,0 +1,136 @@
+//! The verb `verify`, on servers that stop well, badly, or are none.
+
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+use serde_json::Value;
+use sundown_testkit::bin_path;
+
+fn verify(arguments: &[&str]) -> Output {
+    let verify = Command::new(cargo_bin!("sundown"))
+        .arg("verify")
+        .args(arguments)
+        .output();
+    verify.unwrap()
+}
+
+/// Plays some checks on the server with this fault.
+fn verify_planted(options: &[&str], fault: &[&str]) -> Output {
+    let planted = bin_path("examples/planted");
+    let command = ["--fast", "/fast", "--", planted.to_str().unwrap(), "{port}"];
+    verify(&[options, &command, fault].concat())
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_server_that_stops_well_passes_and_the_report_says_how_often_it_could_have_failed() {
+    let output = verify_planted(&["--only", "signal/1,listener/2"], &[]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(
+        text.contains("0 of 64 lost (at most 4.7 % at 95 %)"),
+        "{text}"
+    );
+    assert!(text.ends_with("2 pass\n"), "{text}");
+}
+
+#[test]
+fn a_must_that_fails_fails_the_whole_and_says_what_to_do() {
+    let output = verify_planted(&["--only", "listener/2"], &["backlog"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for word in [
+        "expected  no request is lost",
+        "reset in the backlog",
+        "advice    Accept until",
+    ] {
+        assert!(text.contains(word), "{word:?} in {text}");
+    }
+}
+
+#[test]
+fn a_should_that_fails_counts_only_when_strict() {
+    let only = ["--only", "signal/2"];
+    assert_eq!(verify_planted(&only, &["status"]).status.code(), Some(0));
+    let strict = [&only[..], &["--strict"]].concat();
+    assert_eq!(verify_planted(&strict, &["status"]).status.code(), Some(1));
+}
+
+#[test]
+fn json_goes_to_stdout_and_nothing_else_does() {
+    let output = verify_planted(&["--only", "signal/2,http1/1", "--json", "-"], &["status"]);
+    let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(document["schema"], 1);
+    assert_eq!(document["verdict"], "pass");
+    let checks = document["checks"].as_array().unwrap();
+    let verdicts: Vec<_> = checks
+        .iter()
+        .map(|check| (&check["id"], &check["verdict"]))
+        .collect();
+    assert_eq!(verdicts.len(), 2);
+    assert_eq!(
+        (verdicts[0].0, verdicts[0].1),
+        (&"signal/2".into(), &"fail".into())
+    );
+    // No target that takes a while was given.
+    assert_eq!(
+        (verdicts[1].0, verdicts[1].1),
+        (&"http1/1".into(), &"skipped".into())
+    );
+    assert_eq!(checks[0]["seen"], "exit code 7");
+}
+
+#[test]
+fn what_is_no_service_gets_one_clear_line_and_exit_code_2() {
+    let planted = bin_path("examples/planted");
+    let garbled = [planted.to_str().unwrap(), "{port}", "garbled"];
+    let table: &[(&[&str], &str)] = &[
+        (&[], "no command was given"),
+        (
+            &["--only", "http9", "--", "true"],
+            "no check and no section is named http9",
+        ),
+        (&["--explain", "http1/99"], "no check is named http1/99"),
+        (
+            &["--", "/no/such/server"],
+            "could not start /no/such/server",
+        ),
+        (&["--", "true"], "ended early"),
+        (
+            &["--start", "300ms", "--", "sleep", "60"],
+            "did not listen on 127.0.0.1:",
+        ),
+        (
+            &["--", garbled[0], garbled[1], garbled[2]],
+            "what it answers is not HTTP/1.1",
+        ),
+    ];
+    for (arguments, expected) in table {
+        let output = verify(arguments);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(
+            told.starts_with("error: ") && told.contains(expected),
+            "{arguments:?}: {told}"
+        );
+        assert_eq!(told.trim_end().lines().count(), 1, "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn the_lists_tell_every_check() {
+    let list = stdout(&verify(&["--list"]));
+    assert!(list.contains("http1/2") && list.contains("MUST"), "{list}");
+    let explained = stdout(&verify(&["--explain", "listener/2"]));
+    assert!(
+        explained.contains("SIGSTOP") && explained.contains("listen(2)"),
+        "{explained}"
+    );
+}

@@ -1,0 +1,325 @@
+//! A server that stops as it should, or with one fault planted: what the suite is measured by.
+//!
+//! `planted PORT [FAULT]`. Threads and blocking sockets, in order to be easy to see through; it
+//! speaks the contract of the peers. Each fault is one `if`.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long an idle connection stays open after the signal.
+const LINGER: Duration = Duration::from_millis(300);
+/// How often a waiting thread looks whether it is to stop.
+const STEP: Duration = Duration::from_millis(5);
+
+static STOPPING: AtomicBool = AtomicBool::new(false);
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    /// Everything is finished, and the process stays.
+    Stays,
+    /// The exit code tells of a failure.
+    Status,
+    /// SIGINT has no handler.
+    Interrupt,
+    /// The listener is closed with its queue full.
+    Backlog,
+    /// The listener stays open, and nobody accepts.
+    Zombie,
+    /// Idle connections are closed at once, whatever their sockets hold.
+    BlindIdle,
+    /// Answers after the signal do not say close, and are followed by it.
+    Untold,
+    /// What is in flight gets a tenth of a second.
+    Impatient,
+    /// A connection whose head is half there is closed.
+    HalfHead,
+    /// A connection whose first request comes after the signal is closed.
+    Early,
+    /// Idle connections are waited for.
+    WaitsForIdle,
+    /// What it answers is not HTTP.
+    Garbled,
+    /// A child is left behind.
+    Orphan,
+    /// A child is left behind that has the listener.
+    Leak,
+}
+
+fn fault(name: Option<&str>) -> Fault {
+    match name {
+        None => Fault::None,
+        Some("stays") => Fault::Stays,
+        Some("status") => Fault::Status,
+        Some("interrupt") => Fault::Interrupt,
+        Some("backlog") => Fault::Backlog,
+        Some("zombie") => Fault::Zombie,
+        Some("blind-idle") => Fault::BlindIdle,
+        Some("untold") => Fault::Untold,
+        Some("impatient") => Fault::Impatient,
+        Some("half-head") => Fault::HalfHead,
+        Some("early") => Fault::Early,
+        Some("waits-for-idle") => Fault::WaitsForIdle,
+        Some("garbled") => Fault::Garbled,
+        Some("orphan") => Fault::Orphan,
+        Some("leak") => Fault::Leak,
+        Some(other) => panic!("no fault is named {other}"),
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let port = arguments.next().and_then(|port| port.parse().ok());
+    let port: u16 = port.expect("usage: planted PORT [FAULT]");
+    let fault = fault(arguments.next().as_deref());
+
+    handle(libc::SIGTERM);
+    if fault != Fault::Interrupt {
+        handle(libc::SIGINT);
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    if matches!(fault, Fault::Orphan | Fault::Leak) {
+        leave_a_child(&listener, fault);
+    }
+    listener.set_nonblocking(true).expect("it is a socket");
+    while !STOPPING.load(Ordering::Relaxed) {
+        wait_readable(listener.as_raw_fd(), STEP);
+        accept_all(&listener, fault);
+    }
+    stop(listener, fault);
+}
+
+fn stop(listener: TcpListener, fault: Fault) {
+    let began = Instant::now();
+    if !matches!(fault, Fault::Backlog | Fault::Zombie) {
+        make_deaf(&listener);
+        while began.elapsed() < Duration::from_millis(30) {
+            accept_all(&listener, fault);
+            wait_readable(listener.as_raw_fd(), STEP);
+        }
+    }
+    let zombie = (fault == Fault::Zombie).then_some(listener);
+    let patience = match fault {
+        Fault::Impatient => Duration::from_millis(100),
+        _ => Duration::MAX,
+    };
+    while CONNECTIONS.load(Ordering::Acquire) > 0 && began.elapsed() < patience {
+        pause(STEP);
+    }
+    if zombie.is_some() {
+        pause(Duration::from_secs(1));
+    }
+    while fault == Fault::Stays {
+        pause(Duration::from_secs(1));
+    }
+    std::process::exit(if fault == Fault::Status { 7 } else { 0 });
+}
+
+fn accept_all(listener: &TcpListener, fault: Fault) {
+    while let Ok((stream, _)) = listener.accept() {
+        CONNECTIONS.fetch_add(1, Ordering::AcqRel);
+        std::thread::spawn(move || {
+            // A client that is gone is no error of ours.
+            let _ = serve(stream, fault);
+            CONNECTIONS.fetch_sub(1, Ordering::AcqRel);
+        });
+    }
+}
+
+/// Serves one connection to its end.
+fn serve(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    let accepted_late = STOPPING.load(Ordering::Relaxed);
+    let mut buffer = Vec::new();
+    let mut served = false;
+    loop {
+        if buffer.is_empty() && !wait_for_request(&stream, served, fault) {
+            return close(stream);
+        }
+        let stopping = STOPPING.load(Ordering::Relaxed);
+        if fault == Fault::Early && !served && stopping && !accepted_late && buffer.is_empty() {
+            return Ok(());
+        }
+        let Some(request) = read_request(&mut stream, &mut buffer, fault)? else {
+            return close(stream);
+        };
+        let leaves = answer(&mut stream, &request, fault)?;
+        served = true;
+        if leaves {
+            return close(stream);
+        }
+    }
+}
+
+/// Waits for the first byte of a request; false when the connection is to be closed.
+fn wait_for_request(stream: &TcpStream, served: bool, fault: Fault) -> bool {
+    let since = Instant::now();
+    let mut linger = None;
+    loop {
+        let blind = fault == Fault::BlindIdle && served;
+        if blind && STOPPING.load(Ordering::Relaxed) {
+            return false;
+        }
+        if wait_readable(stream.as_raw_fd(), STEP) {
+            // Again: the signal may have come together with the bytes.
+            return !(blind && STOPPING.load(Ordering::Relaxed));
+        }
+        if STOPPING.load(Ordering::Relaxed) {
+            let until = *linger.get_or_insert_with(|| Instant::now() + LINGER);
+            let long = fault == Fault::WaitsForIdle && since.elapsed() < Duration::from_secs(4);
+            if Instant::now() >= until && !long {
+                return false;
+            }
+        }
+    }
+}
+
+struct Request {
+    path: String,
+}
+
+/// Reads a head and its body; what comes behind stays in the buffer. `None` at the client's end.
+fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+    fault: Fault,
+) -> io::Result<Option<Request>> {
+    let head_end = loop {
+        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if !buffer.is_empty() && fault == Fault::HalfHead && STOPPING.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        if wait_readable(stream.as_raw_fd(), STEP) && !read_more(stream, buffer)? {
+            return Ok(None);
+        }
+    };
+    let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length:")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap_or(0);
+    while buffer.len() < head_end + length {
+        if !read_more(stream, buffer)? {
+            return Ok(None);
+        }
+    }
+    buffer.drain(..head_end + length);
+    let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
+    Ok(Some(Request { path }))
+}
+
+fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    let mut some = [0; 16 * 1024];
+    let read = stream.read(&mut some)?;
+    buffer.extend_from_slice(&some[..read]);
+    Ok(read > 0)
+}
+
+/// Answers; true when the connection ends with that.
+fn answer(stream: &mut TcpStream, request: &Request, fault: Fault) -> io::Result<bool> {
+    let body = match request.path.split('?').next() {
+        Some("/slow") => {
+            pause(Duration::from_millis(300));
+            b"ok".to_vec()
+        }
+        Some("/big") => vec![b'b'; 16 << 20],
+        _ => b"ok".to_vec(),
+    };
+    if fault == Fault::Garbled {
+        stream.write_all(b"220 ready\r\n")?;
+        return Ok(true);
+    }
+    let stopping = STOPPING.load(Ordering::Relaxed);
+    let close = match stopping && fault != Fault::Untold {
+        true => "connection: close\r\n",
+        false => "",
+    };
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{close}\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(&body)?;
+    Ok(stopping)
+}
+
+/// Sends FIN, and reads until the client's.
+fn close(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    while stream.read(&mut [0; 4096])? > 0 {}
+    Ok(())
+}
+
+fn leave_a_child(listener: &TcpListener, fault: Fault) {
+    let inherits = if fault == Fault::Leak {
+        0
+    } else {
+        libc::FD_CLOEXEC
+    };
+    // SAFETY: fcntl(2) with F_SETFD takes numbers.
+    unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_SETFD, inherits) };
+    // Not waited for: that it is left behind is the fault.
+    #[expect(clippy::zombie_processes, reason = "that is the fault")]
+    Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .expect("there is a sleep");
+}
+
+extern "C" fn on_signal(_: libc::c_int) {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+fn handle(signal: i32) {
+    // SAFETY: the handler does nothing but store to an atomic.
+    unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
+}
+
+/// Lets no more connects in (`SO_BINDTOIFINDEX` to an interface that no system has, socket(7)).
+fn make_deaf(listener: &TcpListener) {
+    const SO_BINDTOIFINDEX: i32 = 62;
+    let nowhere = libc::c_int::MAX;
+    // SAFETY: the pointer and the length describe `nowhere`, which outlives the call.
+    unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw const nowhere).cast(),
+            size_of_val(&nowhere) as libc::socklen_t,
+        );
+    }
+}
+
+fn wait_readable(fd: RawFd, limit: Duration) -> bool {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: one pollfd is passed, and it outlives the call.
+    unsafe { libc::poll(&raw mut poll, 1, limit.as_millis() as libc::c_int) > 0 }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a server that is slow on purpose"
+)]
+fn pause(length: Duration) {
+    std::thread::sleep(length);
+}

@@ -1,0 +1,201 @@
+//! What a check is, and what it can find.
+//!
+//! The promise: a verdict always carries how often the fault could have shown; where that is too
+//! little it is inconclusive, and never a pass.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::outcome::Loss;
+use crate::service::Offers;
+use crate::stop::{LAG_LIMIT, Stage};
+use crate::tally::{Counts, Tally};
+
+/// One promise about stopping, and how it is put to the test.
+#[derive(Debug)]
+pub struct Check {
+    /// Section and number, such as `http1/2`.
+    pub id: &'static str,
+    /// How much it weighs.
+    pub level: Level,
+    /// What a service that passes keeps.
+    pub promise: &'static str,
+    /// What is done.
+    pub method: &'static str,
+    /// When it passes.
+    pub criterion: &'static str,
+    /// Where the promise comes from.
+    pub source: &'static str,
+    /// What to do about a failure.
+    pub advice: &'static str,
+    /// What it cannot do without.
+    pub needs: &'static [Need],
+    /// Whose stop it looks at.
+    pub stop: Stop,
+    /// Plays it on a running service.
+    pub play: fn(Stage) -> Playing,
+}
+
+/// A check while it is played.
+pub type Playing = Pin<Box<dyn Future<Output = Finding> + Send>>;
+
+/// How much a check weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Level {
+    /// To fail it is to lose requests, or to be killed.
+    Must,
+    /// To fail it is to trouble operators; it counts under `--strict`.
+    Should,
+    /// Told, and never judged.
+    Info,
+}
+
+/// What a check needs to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// A target that takes a while.
+    Slow,
+    /// A target with a big answer.
+    Big,
+    /// A target that takes a body.
+    Upload,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+impl Need {
+    /// Tells whether the service offers it.
+    pub fn met_by(self, offers: &Offers) -> bool {
+        match self {
+            Self::Slow => offers.slow.is_some(),
+            Self::Big => offers.big.is_some(),
+            Self::Upload => offers.upload.is_some(),
+            Self::Http2 => offers.http2,
+        }
+    }
+
+    /// The flag that gives it.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Slow => "--slow PATH",
+            Self::Big => "--big PATH",
+            Self::Upload => "--upload PATH",
+            Self::Http2 => "--http2",
+        }
+    }
+}
+
+/// Whose stop a check looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// One that other checks look at, too: a start of the target is the dearest part of a check.
+    Shared,
+    /// One of its own, because it gives the signal by itself or would disturb others.
+    Own,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The promise was kept.
+    Pass,
+    /// The promise was broken.
+    Fail,
+    /// Too little was seen.
+    Inconclusive,
+    /// It differed from run to run.
+    Flaky,
+    /// It was not asked for, or something it needs was not given.
+    Skipped,
+}
+
+/// What a check found in one stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How many requests, connections or stops could have shown the fault.
+    pub exposed: u64,
+    /// What was seen, in a few words.
+    pub seen: String,
+    /// Single cases, in words.
+    pub evidence: Vec<String>,
+}
+
+impl Finding {
+    /// The promise was kept, in so many cases.
+    pub fn pass(exposed: u64, seen: impl Into<String>) -> Self {
+        Self::new(Verdict::Pass, exposed, seen)
+    }
+
+    /// The promise was broken.
+    pub fn fail(exposed: u64, seen: impl Into<String>) -> Self {
+        Self::new(Verdict::Fail, exposed, seen)
+    }
+
+    /// Nothing can be said.
+    pub fn inconclusive(seen: impl Into<String>) -> Self {
+        Self::new(Verdict::Inconclusive, 0, seen)
+    }
+
+    fn new(verdict: Verdict, exposed: u64, seen: impl Into<String>) -> Self {
+        Self {
+            verdict,
+            exposed,
+            seen: seen.into(),
+            evidence: Vec::new(),
+        }
+    }
+
+    /// Adds single cases.
+    pub fn with_evidence(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
+        self.evidence.extend(evidence);
+        self
+    }
+
+    /// Judges by losses: one is too many, and fewer requests than `least` show nothing. Where `lag`
+    /// says that we were late ourselves, what hung says nothing either.
+    pub fn of_losses(tally: &Tally, counts: &Counts, least: u64, lag: Duration) -> Self {
+        let exposed = counts.answered + counts.lost;
+        if counts.lost > 0 && counts.lost == counts.lost_as(Loss::Hung) && lag > LAG_LIMIT {
+            return Self::inconclusive(format!(
+                "{} hung, but this machine was late by {} ms itself",
+                counts.lost,
+                lag.as_millis()
+            ));
+        }
+        if counts.lost > 0 {
+            let examples = tally.examples.iter();
+            return Self::fail(
+                exposed,
+                format!("{} of {exposed} lost: {}", counts.lost, ways(counts)),
+            )
+            .with_evidence(examples.map(|example| {
+                format!(
+                    "{}: {} ({}; {})",
+                    example.request, example.loss, example.phase, example.error
+                )
+            }));
+        }
+        if exposed < least {
+            return Self::new(
+                Verdict::Inconclusive,
+                exposed,
+                format!("only {exposed} requests were at stake, {least} are needed"),
+            );
+        }
+        Self::pass(exposed, format!("0 of {exposed} lost"))
+    }
+}
+
+fn ways(counts: &Counts) -> String {
+    let ways = counts.lost_as.iter();
+    let words: Vec<String> = ways
+        .map(|(loss, count)| format!("{count} {loss}"))
+        .collect();
+    words.join(", ")
+}

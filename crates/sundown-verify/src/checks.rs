@@ -1,0 +1,143 @@
+//! The checks: a folder a section, a file a check.
+//!
+//! Each file says what it promises, what it does, when it passes and where that comes from; the
+//! help, the report and the documentation print these words.
+
+mod http1;
+mod http2;
+mod listener;
+mod proc;
+mod signal;
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::check::{Check, Finding};
+use crate::held::Held;
+use crate::http1::{Connection, Exchange, Letter};
+use crate::load::Load;
+use crate::outcome::{Outcome, judge};
+use crate::plan::{Kind, Plan};
+use crate::stop::Stage;
+use crate::tally::{Counts, Example, Tally};
+use crate::tcp::Window;
+
+/// Lists every check, in the order in which they are told.
+pub fn all() -> impl Iterator<Item = &'static Check> {
+    [
+        signal::CHECKS,
+        listener::CHECKS,
+        http1::CHECKS,
+        http2::CHECKS,
+        proc::CHECKS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// How long a load runs before the signal, at the most: until it has been answered.
+const WARM_UP: Duration = Duration::from_secs(5);
+
+/// How often a load is looked at while it warms up.
+const STEP: Duration = Duration::from_millis(10);
+
+/// How long clients go on after the end: a connect that nobody refuses tells them that it is over.
+const AFTERWARDS: Duration = Duration::from_millis(500);
+
+/// Plays one kind of client before, at and after the signal, and judges what was under way at the
+/// signal or came after it.
+async fn under_load(mut stage: Stage, kind: Kind, clients: usize, least: u64) -> Finding {
+    match during_stop(&mut stage, kind, clients).await {
+        Ok((tally, during)) => Finding::of_losses(&tally, &during, least, stage.lag()),
+        Err(finding) => finding,
+    }
+}
+
+/// Plays one kind of client before, at and after the signal; returns what it counted in all, and
+/// what of it ended after the signal.
+async fn during_stop(
+    stage: &mut Stage,
+    kind: Kind,
+    clients: usize,
+) -> Result<(Tally, Counts), Finding> {
+    let mut load = Load::start(plan(stage).with(kind, clients));
+    let warm = async {
+        while load.tally().total.answered < clients as u64 {
+            sleep(STEP).await;
+        }
+    };
+    if timeout(WARM_UP, warm).await.is_err() {
+        let answered = load.tally().total.answered;
+        return Err(Finding::inconclusive(format!(
+            "before the signal only {answered} requests were answered in {WARM_UP:?}"
+        )));
+    }
+    stage.signalled().await;
+    let before = load.tally().total;
+    stage.ended().await;
+    let _ = timeout(AFTERWARDS, load.ended()).await;
+    let tally = load.finish().await;
+    let during = tally.total.since(&before);
+    Ok((tally, during))
+}
+
+/// Sends one letter from each of some clients a moment before the signal, and judges the answers.
+async fn over_signal(
+    mut stage: Stage,
+    letter: &Letter,
+    clients: usize,
+) -> (Finding, Vec<Exchange>) {
+    let (target, limit) = (stage.address(), stage.service().grace);
+    stage.announced().await;
+    let mut under_way = JoinSet::new();
+    for _ in 0..clients {
+        let letter = letter.clone();
+        under_way.spawn(async move {
+            let opened = Connection::open(target, Window::Usual, limit).await;
+            Some(opened.ok()?.exchange(&letter, limit).await)
+        });
+    }
+    stage.signalled().await;
+    let exchanges: Vec<Exchange> = under_way.join_all().await.into_iter().flatten().collect();
+    let mut tally = Tally::default();
+    for exchange in &exchanges {
+        let evidence = exchange.evidence(0);
+        let outcome = judge(&evidence);
+        tally.count(Kind::NewConnection, outcome);
+        if let Outcome::Lost(loss) = outcome {
+            tally.describe(|| Example {
+                kind: Kind::NewConnection,
+                loss,
+                request: letter.first_line(),
+                tag: 0,
+                phase: evidence.to_string(),
+                error: exchange
+                    .error()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
+            });
+        }
+    }
+    let finding = Finding::of_losses(&tally, &tally.total, clients as u64 / 2, stage.lag());
+    (finding, exchanges)
+}
+
+/// Freezes the service with requests before it, and judges what becomes of them.
+async fn held(stage: &Stage, held: impl FnOnce(Plan) -> Held, least: u64) -> Finding {
+    match held(plan(stage)).run_noting(|| stage.sent()).await {
+        Ok(tally) => Finding::of_losses(&tally, &tally.total, least, stage.lag()),
+        Err(error) => Finding::inconclusive(error.to_string()),
+    }
+}
+
+/// What every load of a check has in common.
+fn plan(stage: &Stage) -> Plan {
+    let service = stage.service();
+    Plan {
+        requests: service.offers.requests(),
+        hang_limit: service.grace,
+        ..Plan::against(stage.address())
+    }
+}

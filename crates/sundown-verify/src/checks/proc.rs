@@ -1,0 +1,8 @@
+//! What is left of the process.
+
+mod leaked_listener;
+mod orphans;
+
+use crate::check::Check;
+
+pub(super) static CHECKS: &[Check] = &[orphans::CHECK, leaked_listener::CHECK];

@@ -1,0 +1,25 @@
+//! A listener that outlives its process.
+
+use crate::check::{Check, Finding, Level, Stop};
+use crate::stop::Stage;
+
+pub(super) const CHECK: Check = Check {
+    id: "proc/2",
+    level: Level::Must,
+    promise: "the port is free after the end",
+    method: "the kernel is asked who listens after the process has ended",
+    criterion: "nobody does",
+    source: "fork(2): a child inherits the listener",
+    advice: "Mark the listener close-on-exec, and end children first",
+    needs: &[],
+    stop: Stop::Shared,
+    play: |stage| Box::pin(play(stage)),
+};
+
+async fn play(mut stage: Stage) -> Finding {
+    stage.signalled().await;
+    if stage.ended().await.leaked {
+        return Finding::fail(1, "somebody listens still");
+    }
+    Finding::pass(1, "the port is free")
+}

@@ -1,0 +1,29 @@
+//! Whether SIGINT stops it as SIGTERM does.
+
+use crate::check::{Check, Finding, Level, Stop};
+use crate::process::Ended;
+use crate::stop::Stage;
+
+pub(super) const CHECK: Check = Check {
+    id: "signal/3",
+    level: Level::Should,
+    promise: "SIGINT stops the process as SIGTERM does",
+    method: "SIGINT is sent to an idle service",
+    criterion: "the process exits within its grace, by a code",
+    source: "signal(7); Ctrl-C in a terminal, docker run -it",
+    advice: "Handle both signals by one path",
+    needs: &[],
+    stop: Stop::Own,
+    play: |stage| Box::pin(play(stage)),
+};
+
+async fn play(mut stage: Stage) -> Finding {
+    stage.send(libc::SIGINT);
+    let moments = stage.ended().await;
+    match moments.ended {
+        _ if moments.killed => Finding::fail(1, "SIGINT did not end it"),
+        Some((_, Ended::Code(code @ (0 | 130)))) => Finding::pass(1, format!("exit code {code}")),
+        Some((_, ended)) => Finding::fail(1, format!("{ended:?}")),
+        None => Finding::inconclusive("its end was not seen"),
+    }
+}

@@ -1,0 +1,33 @@
+//! What the exit status says.
+
+use crate::check::{Check, Finding, Level, Stop};
+use crate::process::Ended;
+use crate::stop::Stage;
+
+pub(super) const CHECK: Check = Check {
+    id: "signal/2",
+    level: Level::Should,
+    promise: "the exit status says that the stop was meant",
+    method: "the signal is sent under load",
+    criterion: "exit code 0 or 143; death by the signal itself means that nobody handled it",
+    source: "sysexits, systemd.service(5) SuccessExitStatus",
+    advice: "Install a handler and return from main; uvicorn and Python raise the signal again, which kills: exit by code",
+    needs: &[],
+    stop: Stop::Shared,
+    play: |stage| Box::pin(play(stage)),
+};
+
+/// 128 + SIGTERM, which shells and supervisors read as "ended by SIGTERM, in order".
+const TERMINATED: i32 = 128 + libc::SIGTERM;
+
+async fn play(mut stage: Stage) -> Finding {
+    stage.signalled().await;
+    match stage.ended().await.ended {
+        Some((_, Ended::Code(code @ (0 | TERMINATED)))) => {
+            Finding::pass(1, format!("exit code {code}"))
+        }
+        Some((_, Ended::Code(code))) => Finding::fail(1, format!("exit code {code}")),
+        Some((_, Ended::Signal(signal))) => Finding::fail(1, format!("died by signal {signal}")),
+        None => Finding::inconclusive("its end was not seen"),
+    }
+}

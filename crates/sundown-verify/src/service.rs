@@ -1,0 +1,207 @@
+//! The service under judgement: how it is started, what it may be asked, how it is told to stop.
+//!
+//! The promise: a started service has answered a request over HTTP, on a port that was free, and
+//! everything it was started with is gone when its [`Running`] is dropped.
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::http1::{Connection, Letter};
+use crate::outcome::{End, Seen};
+use crate::plan::{Kind, Request, Requests};
+use crate::process::{self, Process, ProcessError, Spawn};
+use crate::tcp::Window;
+
+/// Where the port goes in a command.
+pub const PORT: &str = "{port}";
+
+/// Describes a service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The command; `{port}` in an argument stands for the port that is chosen.
+    pub command: Vec<OsString>,
+    /// What it may be asked.
+    pub offers: Offers,
+    /// The signal that asks it to stop.
+    pub signal: i32,
+    /// How long its stop may take.
+    pub grace: Duration,
+    /// How long it may take to listen and to answer.
+    pub start_limit: Duration,
+}
+
+/// Says what it can be asked; a check that needs what is absent is left out.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    /// Answers at once.
+    pub fast: String,
+    /// Takes some hundred milliseconds.
+    pub slow: Option<String>,
+    /// Answers with megabytes.
+    pub big: Option<String>,
+    /// Takes a body by POST.
+    pub upload: Option<String>,
+    /// Whether it speaks HTTP/2 with prior knowledge.
+    pub http2: bool,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            fast: "/".to_owned(),
+            slow: None,
+            big: None,
+            upload: None,
+            http2: false,
+        }
+    }
+}
+
+impl Offers {
+    pub(crate) fn requests(&self) -> Requests {
+        let offers = self.clone();
+        let or_fast = |path: &Option<String>| path.clone().unwrap_or_else(|| offers.fast.clone());
+        let (slow, big, upload) = (
+            or_fast(&self.slow),
+            or_fast(&self.big),
+            or_fast(&self.upload),
+        );
+        let fast = self.fast.clone();
+        let body = vec![b'u'; 64 * 1024];
+        Requests::every(move |tag| Request::get(fast.clone()).tagged(tag))
+            .with(Kind::Slow, move |tag| {
+                Request::get(slow.clone()).tagged(tag)
+            })
+            .with(Kind::SlowReader, move |tag| {
+                Request::get(big.clone()).tagged(tag)
+            })
+            .with(Kind::SlowUpload, move |tag| {
+                Request::post(upload.clone(), body.clone()).tagged(tag)
+            })
+    }
+}
+
+/// A service that was started.
+#[derive(Debug)]
+pub struct Running {
+    /// The process that was started.
+    pub process: Process,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Means that there is nothing to judge.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No command was given.
+    #[error("no command was given")]
+    NoCommand,
+    /// No port could be had.
+    #[error("no port is free on 127.0.0.1")]
+    NoPort(#[source] io::Error),
+    /// The process could not be started, ended early, or never listened.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// It listens and does not answer as an HTTP server does.
+    #[error("it listens on {address}, but {what} for GET {path}")]
+    NotHttp {
+        /// Where.
+        address: SocketAddr,
+        /// What came instead.
+        what: String,
+        /// What was asked.
+        path: String,
+    },
+}
+
+impl Service {
+    /// Starts it on a free port and waits for its first answer.
+    ///
+    /// # Errors
+    /// Says what it did instead.
+    pub async fn start(&self) -> Result<Running, StartError> {
+        let deadline = Instant::now() + self.start_limit;
+        let mut running = self.launch()?;
+        let address = running.address;
+        running
+            .process
+            .wait_listening(address, self.start_limit)
+            .await?;
+        self.first_answer(&mut running, deadline).await?;
+        Ok(running)
+    }
+
+    /// Starts it on a free port, and waits for nothing.
+    pub(crate) fn launch(&self) -> Result<Running, StartError> {
+        let address = process::free_port().map_err(StartError::NoPort)?;
+        let process = self.spawn(address)?.start()?;
+        Ok(Running { process, address })
+    }
+
+    fn spawn(&self, address: SocketAddr) -> Result<Spawn, StartError> {
+        let port = address.port().to_string();
+        let mut words = self.command.iter().map(|word| fill(word, &port));
+        let program = words.next().ok_or(StartError::NoCommand)?;
+        Ok(Spawn::new(program)
+            .args(words)
+            .env("PORT", &port)
+            .own_group())
+    }
+
+    /// Asks until there is an answer: some servers listen before they are ready.
+    async fn first_answer(
+        &self,
+        running: &mut Running,
+        deadline: Instant,
+    ) -> Result<(), StartError> {
+        loop {
+            let what = match ask(running.address, &self.offers.fast).await {
+                Ok(()) => return Ok(()),
+                Err(what) => what,
+            };
+            if Instant::now() > deadline || what == NOT_HTTP {
+                return Err(StartError::NotHttp {
+                    address: running.address,
+                    what: what.to_owned(),
+                    path: self.offers.fast.clone(),
+                });
+            }
+            // A process that ended says more than its silence.
+            running
+                .process
+                .wait_listening(running.address, self.start_limit)
+                .await?;
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+const NOT_HTTP: &str = "what it answers is not HTTP/1.1";
+
+async fn ask(address: SocketAddr, path: &str) -> Result<(), &'static str> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let letter = Letter::new(&[Request::get(path)], address);
+    let Ok(mut connection) = Connection::open(address, Window::Usual, LIMIT).await else {
+        return Err("it takes no connection");
+    };
+    let evidence = connection.exchange(&letter, LIMIT).await.evidence(0);
+    match (evidence.seen, evidence.end) {
+        (Seen::Whole { status, .. }, _) if status < 500 => Ok(()),
+        (Seen::Whole { .. }, _) => Err("it answers with a server error"),
+        (_, End::Garbled) => Err(NOT_HTTP),
+        (_, End::Hung) => Err("it does not answer"),
+        _ => Err("it closes the connection"),
+    }
+}
+
+fn fill(word: &OsString, port: &str) -> OsString {
+    match word.to_str() {
+        Some(word) => word.replace(PORT, port).into(),
+        None => word.clone(),
+    }
+}

@@ -1,0 +1,315 @@
+//! One stop of a service, and the checks that look at it.
+//!
+//! The promise: the signal goes out once every check is set, and each learns when that was, when
+//! the listener was closed, and when and how the process ended. A process that outstays its grace
+//! is killed. Decides nothing about what was seen: the checks do.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
+
+use crate::check::{Check, Finding, Stop};
+use crate::process::{Ended, Process, ProcessError, listens};
+use crate::service::{Running, Service, StartError};
+
+/// How long checks may take to be set.
+const SET_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long before the signal it is announced: time to send what is to be in flight at it.
+const NOTICE: Duration = Duration::from_millis(100);
+
+/// How long a process may take beyond its grace before it is killed, and a check beyond the end.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// How late our own tasks may be before a request that hung says nothing of the service.
+pub const LAG_LIMIT: Duration = Duration::from_millis(500);
+
+/// How often our own lateness is measured.
+const TICK: Duration = Duration::from_millis(20);
+
+/// How often the kernel is asked whether somebody listens.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// What happened, as far as it has.
+#[derive(Debug, Clone, Default)]
+pub struct Moments {
+    /// Whether the signal is about to come.
+    pub announced: bool,
+    /// When the signal was sent.
+    pub signalled: Option<Instant>,
+    /// When nobody listened any more.
+    pub closed: Option<Instant>,
+    /// When and how the process ended.
+    pub ended: Option<(Instant, Ended)>,
+    /// Whether it had to be killed.
+    pub killed: bool,
+    /// Processes of its group that were there after its end.
+    pub orphans: Vec<u32>,
+    /// Whether somebody listened after its end.
+    pub leaked: bool,
+}
+
+impl Moments {
+    /// How long after the signal something was.
+    pub fn after_signal(&self, at: Option<Instant>) -> Option<Duration> {
+        Some(at?.saturating_duration_since(self.signalled?))
+    }
+}
+
+/// What one stop showed.
+#[derive(Debug)]
+pub struct Played {
+    /// What happened.
+    pub moments: Moments,
+    /// What each check found, in their order.
+    pub findings: Vec<Finding>,
+}
+
+/// What a check sees of a stop.
+#[derive(Debug)]
+pub struct Stage {
+    service: Arc<Service>,
+    address: SocketAddr,
+    pid: u32,
+    moments: watch::Receiver<Moments>,
+    lag: Arc<Lag>,
+    orders: mpsc::UnboundedSender<Order>,
+    /// Dropped when the check is set.
+    unset: Option<mpsc::Sender<()>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Send(i32),
+    /// The check has sent the signal itself.
+    Sent,
+}
+
+impl Stage {
+    /// The service.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The process that was started.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What has happened so far.
+    pub fn moments(&self) -> Moments {
+        self.moments.borrow().clone()
+    }
+
+    /// The longest that our own tasks were late during this stop.
+    pub fn lag(&self) -> Duration {
+        self.lag.longest()
+    }
+
+    /// Says that this check is set, and waits until the signal is a moment away.
+    pub async fn announced(&mut self) {
+        self.unset = None;
+        let _ = self.moments.wait_for(|now| now.announced).await;
+    }
+
+    /// Says that this check is set, and waits until the signal was sent; returns when.
+    pub async fn signalled(&mut self) -> Instant {
+        self.unset = None;
+        let reached = self.moments.wait_for(|now| now.signalled.is_some()).await;
+        reached.map_or_else(|_| Instant::now(), |now| now.signalled.expect("waited for"))
+    }
+
+    /// Sends a signal to the process; the first counts as the one that asks it to stop.
+    pub fn send(&self, signal: i32) {
+        let _ = self.orders.send(Order::Send(signal));
+    }
+
+    /// Says that this check has sent the signal itself.
+    pub fn sent(&self) {
+        let _ = self.orders.send(Order::Sent);
+    }
+
+    /// Waits until nobody listens any more, or the process has ended; returns when.
+    pub async fn closed(&mut self) -> Instant {
+        let reached = self.moments.wait_for(|now| now.closed.is_some()).await;
+        reached.map_or_else(|_| Instant::now(), |now| now.closed.expect("waited for"))
+    }
+
+    /// Waits for the end of the process; returns all that happened.
+    pub async fn ended(&mut self) -> Moments {
+        let _ = self.moments.wait_for(|now| now.ended.is_some()).await;
+        self.moments()
+    }
+}
+
+/// Starts the service, plays the checks on it, and stops it.
+///
+/// # Errors
+/// If it cannot be started, signalled or watched.
+pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, StartError> {
+    let Running { process, address } = service.start().await?;
+    let (unset, mut all_set) = mpsc::channel(1);
+    let (orders, inbox) = mpsc::unbounded_channel();
+    let (moments, _) = watch::channel(Moments::default());
+    let lag = Arc::new(Lag::default());
+    let _ticking = AbortOnDrop(tokio::spawn(lag.clone().measure()));
+    let mut playing = JoinSet::new();
+    for (index, check) in checks.iter().enumerate() {
+        let stage = Stage {
+            service: service.clone(),
+            address,
+            pid: process.id(),
+            moments: moments.subscribe(),
+            lag: lag.clone(),
+            orders: orders.clone(),
+            unset: Some(unset.clone()),
+        };
+        let play = (check.play)(stage);
+        playing.spawn(async move { (index, play.await) });
+    }
+    drop((unset, orders));
+    let _ = timeout(SET_LIMIT, all_set.recv()).await;
+    let mut conductor = Conductor {
+        process,
+        address,
+        inbox,
+        moments,
+        limit: service.grace + SLACK,
+    };
+    if checks.iter().any(|check| check.stop == Stop::Shared) {
+        conductor
+            .moments
+            .send_modify(|moments| moments.announced = true);
+        sleep(NOTICE).await;
+        conductor.send(service.signal)?;
+    }
+    conductor.watch().await?;
+    let moments = conductor.moments.borrow().clone();
+    let findings = findings(playing, checks.len()).await;
+    Ok(Played { moments, findings })
+}
+
+async fn findings(mut playing: JoinSet<(usize, Finding)>, count: usize) -> Vec<Finding> {
+    let mut findings = vec![Finding::inconclusive("it did not come to an end"); count];
+    let deadline = Instant::now() + SLACK;
+    while let Ok(Some(played)) = tokio::time::timeout_at(deadline, playing.join_next()).await {
+        let (index, finding) = played.expect("a check neither panics nor is aborted");
+        findings[index] = finding;
+    }
+    findings
+}
+
+/// How late our own tasks are: a machine that is busy with something else makes any service look
+/// slow.
+#[derive(Debug, Default)]
+struct Lag(AtomicU64);
+
+impl Lag {
+    async fn measure(self: Arc<Self>) {
+        loop {
+            let due = Instant::now() + TICK;
+            sleep_until(due).await;
+            let late = due.elapsed().as_micros() as u64;
+            self.0.fetch_max(late, Ordering::Relaxed);
+        }
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Owns the process while it stops.
+struct Conductor {
+    process: Process,
+    address: SocketAddr,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    moments: watch::Sender<Moments>,
+    limit: Duration,
+}
+
+impl Conductor {
+    fn send(&mut self, signal: i32) -> Result<(), ProcessError> {
+        // Noted before: what a check sees after the signal is never earlier than it.
+        self.note_signal();
+        self.process.signal(signal)
+    }
+
+    fn note_signal(&self) {
+        self.moments.send_modify(|moments| {
+            moments.signalled.get_or_insert_with(Instant::now);
+        });
+    }
+
+    /// Watches until the end, which it brings about when that takes too long.
+    async fn watch(&mut self) -> Result<(), ProcessError> {
+        let begun = Instant::now();
+        let mut look = interval(LOOK);
+        loop {
+            let since = self.moments.borrow().signalled.unwrap_or(begun + SET_LIMIT);
+            tokio::select! {
+                exit = self.process.wait_exit(Duration::MAX) => {
+                    let ended = exit?.ended;
+                    return self.note_end(ended);
+                }
+                Some(order) = self.inbox.recv() => match order {
+                    // The process may be gone already, which its end will tell.
+                    Order::Send(signal) => drop(self.send(signal)),
+                    Order::Sent => self.note_signal(),
+                },
+                _ = look.tick() => self.look_at_listener()?,
+                () = sleep_until(since + self.limit) => {
+                    self.moments.send_modify(|moments| moments.killed = true);
+                    self.process.signal(libc::SIGKILL)?;
+                    let exit = self.process.wait_exit(SLACK).await?;
+                    return self.note_end(exit.ended);
+                }
+            }
+        }
+    }
+
+    fn look_at_listener(&self) -> Result<(), ProcessError> {
+        let moments = self.moments.borrow();
+        if moments.signalled.is_none() || moments.closed.is_some() {
+            return Ok(());
+        }
+        drop(moments);
+        if !listens(self.address).map_err(ProcessError::Observe)? {
+            let now = Instant::now();
+            self.moments
+                .send_modify(|moments| moments.closed = Some(now));
+        }
+        Ok(())
+    }
+
+    fn note_end(&self, ended: Ended) -> Result<(), ProcessError> {
+        let now = Instant::now();
+        let leaked = listens(self.address).map_err(ProcessError::Observe)?;
+        let orphans = self.process.group_members();
+        self.moments.send_modify(|moments| {
+            moments.ended = Some((now, ended));
+            moments.closed.get_or_insert(now);
+            moments.leaked = leaked;
+            moments.orphans = orphans;
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,275 @@
+//! Plays checks on a service, as often as asked, and gives verdicts.
+//!
+//! The promise: checks that can share a stop do; what was inconclusive is tried again, at most
+//! [`TRIES`] times; a verdict that differs from run to run is flaky, whatever it was last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::check::{Check, Finding, Need, Stop, Verdict};
+use crate::service::{Service, StartError};
+use crate::stop::{self, Moments};
+
+/// How often a check is played before it stays inconclusive.
+pub const TRIES: usize = 3;
+
+/// Checks to play on a service.
+#[derive(Debug)]
+pub struct Suite {
+    service: Arc<Service>,
+    checks: Vec<&'static Check>,
+    runs: usize,
+}
+
+/// A check and what came of it, over all runs.
+#[derive(Debug)]
+pub struct Judgement {
+    /// The check.
+    pub check: &'static Check,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How many cases could have shown the fault, in all runs.
+    pub exposed: u64,
+    /// What was seen, in a few words.
+    pub seen: String,
+    /// Single cases, in words.
+    pub evidence: Vec<String>,
+}
+
+/// When what happened in a stop, in milliseconds after the signal.
+#[derive(Debug, Clone, Serialize)]
+pub struct Times {
+    /// When nobody listened any more.
+    pub closed: u64,
+    /// When the process had ended.
+    pub ended: u64,
+    /// Whether it had to be killed.
+    pub killed: bool,
+}
+
+/// What a suite found.
+#[derive(Debug)]
+pub struct Judged {
+    /// Each check, in the order of the list.
+    pub judgements: Vec<Judgement>,
+    /// The stop that most checks shared, in the last run.
+    pub shared: Option<Times>,
+}
+
+/// What happens while a suite runs.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// A stop begins, for these checks.
+    Stop {
+        /// The stop's number, from one.
+        number: usize,
+        /// The checks.
+        checks: &'a [&'static Check],
+    },
+    /// A check has its verdict.
+    Judged(&'a Judgement),
+}
+
+impl Suite {
+    /// Makes a suite of checks; those that need what the service's offers do not give are told as
+    /// skipped.
+    pub fn new(service: Service, checks: Vec<&'static Check>, runs: usize) -> Self {
+        Self {
+            service: Arc::new(service),
+            checks,
+            runs,
+        }
+    }
+
+    /// Plays them all.
+    ///
+    /// # Errors
+    /// If the service cannot be started or watched.
+    pub async fn run(&self, mut tell: impl FnMut(Told<'_>)) -> Result<Judged, StartError> {
+        let mut judgements = Vec::new();
+        let mut stops = 0;
+        let mut shared = None;
+        for group in self.groups() {
+            let mut found: Vec<Vec<Finding>> = vec![Vec::new(); group.len()];
+            for _ in 0..self.runs {
+                let mut open: Vec<usize> = (0..group.len()).collect();
+                for _ in 0..TRIES {
+                    let checks: Vec<&'static Check> = open.iter().map(|at| group[*at]).collect();
+                    stops += 1;
+                    tell(Told::Stop {
+                        number: stops,
+                        checks: &checks,
+                    });
+                    let played = stop::play(&self.service, &checks).await?;
+                    if checks.len() > 1 {
+                        shared = times(&played.moments);
+                    }
+                    for (at, finding) in open.iter().zip(played.findings) {
+                        found[*at].push(finding);
+                    }
+                    open.retain(|at| last_is_inconclusive(&found[*at]));
+                    if open.is_empty() {
+                        break;
+                    }
+                }
+            }
+            for (check, findings) in group.iter().zip(found) {
+                let judgement = merge(check, findings);
+                tell(Told::Judged(&judgement));
+                judgements.push(judgement);
+            }
+        }
+        for check in &self.checks {
+            if let Some(missing) = self.missing(check) {
+                judgements.push(skipped(check, missing));
+            }
+        }
+        judgements.sort_by_key(|judgement| self.place(judgement.check));
+        Ok(Judged { judgements, shared })
+    }
+
+    /// The stops of one run: one that is shared, and one for each check that needs its own.
+    fn groups(&self) -> Vec<Vec<&'static Check>> {
+        let playable = self
+            .checks
+            .iter()
+            .filter(|check| self.missing(check).is_none());
+        let (shared, own): (Vec<&'static Check>, Vec<_>) =
+            playable.partition(|check| check.stop == Stop::Shared);
+        let own = own.into_iter().map(|check| vec![check]);
+        std::iter::once(shared)
+            .chain(own)
+            .filter(|group| !group.is_empty())
+            .collect()
+    }
+
+    fn missing(&self, check: &Check) -> Option<Need> {
+        let offers = &self.service.offers;
+        check
+            .needs
+            .iter()
+            .copied()
+            .find(|need| !need.met_by(offers))
+    }
+
+    fn place(&self, check: &Check) -> usize {
+        let ids = self.checks.iter().map(|check| check.id);
+        ids.take_while(|id| *id != check.id).count()
+    }
+}
+
+fn last_is_inconclusive(findings: &[Finding]) -> bool {
+    let last = findings.last();
+    last.is_some_and(|finding| finding.verdict == Verdict::Inconclusive)
+}
+
+fn times(moments: &Moments) -> Option<Times> {
+    let millis = |after: Duration| after.as_millis() as u64;
+    Some(Times {
+        closed: millis(moments.after_signal(moments.closed)?),
+        ended: millis(moments.after_signal(moments.ended.map(|(at, _)| at))?),
+        killed: moments.killed,
+    })
+}
+
+fn skipped(check: &'static Check, missing: Need) -> Judgement {
+    Judgement {
+        check,
+        verdict: Verdict::Skipped,
+        exposed: 0,
+        seen: format!("needs {}", missing.flag()),
+        evidence: Vec::new(),
+    }
+}
+
+/// Makes one judgement of all that was found; tries that showed nothing count only if all did.
+fn merge(check: &'static Check, findings: Vec<Finding>) -> Judgement {
+    let mut told: Vec<Finding> = findings.clone();
+    told.retain(|finding| finding.verdict != Verdict::Inconclusive);
+    if told.is_empty() {
+        told = findings;
+    }
+    let exposed = told.iter().map(|finding| finding.exposed).sum();
+    let failed = told
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Fail)
+        .count();
+    let verdict = match told.first() {
+        Some(first) if told.iter().all(|finding| finding.verdict == first.verdict) => first.verdict,
+        _ => Verdict::Flaky,
+    };
+    let runs = told.len();
+    let worst = told
+        .iter()
+        .position(|finding| finding.verdict == Verdict::Fail);
+    let worst = told.swap_remove(worst.unwrap_or(runs - 1));
+    let seen = match verdict {
+        Verdict::Flaky => format!("failed {failed} of {runs} runs: {}", worst.seen),
+        Verdict::Inconclusive => worst.seen,
+        _ if runs > 1 => format!("{} ({runs} runs)", worst.seen),
+        _ => worst.seen,
+    };
+    Judgement {
+        check,
+        verdict,
+        exposed,
+        seen,
+        evidence: worst.evidence,
+    }
+}
+
+impl Judgement {
+    /// The greatest rate of the fault that fits what was seen, at 95 %, where nothing was (the rule
+    /// of three).
+    pub fn bound(&self) -> Option<f64> {
+        let counts = self.verdict == Verdict::Pass && self.exposed > 1;
+        counts.then(|| (3.0 / self.exposed as f64).min(1.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(findings: &[Finding]) -> (Verdict, u64) {
+        let check = crate::checks::all().next().unwrap();
+        let judgement = merge(check, findings.to_vec());
+        (judgement.verdict, judgement.exposed)
+    }
+
+    #[test]
+    fn runs_that_differ_are_flaky_and_those_that_show_nothing_do_not_count() {
+        let pass = Finding::pass(10, "");
+        let fail = Finding::fail(10, "");
+        let nothing = Finding::inconclusive("");
+        let table = [
+            (vec![pass.clone()], Verdict::Pass, 10),
+            (vec![pass.clone(), pass.clone()], Verdict::Pass, 20),
+            (vec![pass.clone(), fail.clone()], Verdict::Flaky, 20),
+            (vec![fail.clone(), fail], Verdict::Fail, 20),
+            (vec![nothing.clone(), pass], Verdict::Pass, 10),
+            (vec![nothing.clone(), nothing], Verdict::Inconclusive, 0),
+        ];
+        for (findings, verdict, exposed) in table {
+            assert_eq!(merged(&findings), (verdict, exposed), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn no_two_checks_have_one_id_and_each_says_all_there_is_to_say() {
+        let mut ids = std::collections::HashSet::new();
+        for check in crate::checks::all() {
+            assert!(ids.insert(check.id), "{}", check.id);
+            let words = [
+                check.promise,
+                check.method,
+                check.criterion,
+                check.source,
+                check.advice,
+            ];
+            assert!(words.iter().all(|words| !words.is_empty()), "{}", check.id);
+        }
+    }
+}
