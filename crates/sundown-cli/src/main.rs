@@ -26,7 +26,7 @@ Exit codes:
 #[derive(Debug, Subcommand)]
 enum Verb {
     Demo(demo::Arguments),
-    Verify(verify::Arguments),
+    Verify(Box<verify::Arguments>),
     /// One service of the shop: the demo starts it from this same file.
     #[command(name = "__shop", hide = true, disable_help_flag = true)]
     Shop {

@@ -88,8 +88,9 @@ fn main() {
     }
     listener.set_nonblocking(true).expect("it is a socket");
     while !STOPPING.load(Ordering::Relaxed) {
-        wait_readable(listener.as_raw_fd(), STEP);
-        accept_all(&listener, fault);
+        if wait_readable(listener.as_raw_fd(), STEP) && !STOPPING.load(Ordering::Relaxed) {
+            accept_all(&listener, fault);
+        }
     }
     stop(listener, fault);
 }
@@ -114,8 +115,10 @@ fn stop(listener: TcpListener, fault: Fault) {
     if zombie.is_some() {
         pause(Duration::from_secs(1));
     }
-    while fault == Fault::Stays {
-        pause(Duration::from_secs(1));
+    if fault == Fault::Stays {
+        loop {
+            pause(Duration::from_secs(1));
+        }
     }
     std::process::exit(if fault == Fault::Status { 7 } else { 0 });
 }

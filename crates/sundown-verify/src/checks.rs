@@ -18,9 +18,10 @@ use crate::check::{Check, Finding};
 use crate::held::Held;
 use crate::http1::{Connection, Exchange, Letter};
 use crate::load::Load;
-use crate::outcome::{Outcome, judge};
+use crate::load::ledger::words;
+use crate::outcome::{Evidence, Outcome, judge};
 use crate::plan::{Kind, Plan};
-use crate::stop::Stage;
+use crate::stop::{Nearness, Stage};
 use crate::tally::{Counts, Example, Tally};
 use crate::tcp::Window;
 
@@ -42,6 +43,15 @@ const WARM_UP: Duration = Duration::from_secs(5);
 
 /// How often a load is looked at while it warms up.
 const STEP: Duration = Duration::from_millis(10);
+
+/// The kinds that are looked at for what is in flight at the signal.
+const IN_FLIGHT: [Kind; 5] = [
+    Kind::Http2,
+    Kind::Slow,
+    Kind::SlowUpload,
+    Kind::SlowReader,
+    Kind::HalfHead,
+];
 
 /// How long clients go on after the end: a connect that nobody refuses tells them that it is over.
 const AFTERWARDS: Duration = Duration::from_millis(500);
@@ -74,6 +84,16 @@ async fn during_stop(
             "before the signal only {answered} requests were answered in {WARM_UP:?}"
         )));
     }
+    stage.near(Nearness::Announced).await;
+    if kind != Kind::NewConnection {
+        // What becomes of connections that come at the signal is the listener's.
+        load.settle();
+    }
+    if IN_FLIGHT.contains(&kind) {
+        // And what becomes of requests on idle connections is looked at where it is meant.
+        stage.near(Nearness::Imminent).await;
+        load.wind_up();
+    }
     stage.signalled().await;
     let before = load.tally().total;
     stage.ended().await;
@@ -90,7 +110,7 @@ async fn over_signal(
     clients: usize,
 ) -> (Finding, Vec<Exchange>) {
     let (target, limit) = (stage.address(), stage.service().grace);
-    stage.announced().await;
+    stage.near(Nearness::Announced).await;
     let mut under_way = JoinSet::new();
     for _ in 0..clients {
         let letter = letter.clone();
@@ -103,25 +123,27 @@ async fn over_signal(
     let exchanges: Vec<Exchange> = under_way.join_all().await.into_iter().flatten().collect();
     let mut tally = Tally::default();
     for exchange in &exchanges {
-        let evidence = exchange.evidence(0);
-        let outcome = judge(&evidence);
-        tally.count(Kind::NewConnection, outcome);
-        if let Outcome::Lost(loss) = outcome {
-            tally.describe(|| Example {
-                kind: Kind::NewConnection,
-                loss,
-                request: letter.first_line(),
-                tag: 0,
-                phase: evidence.to_string(),
-                error: exchange
-                    .error()
-                    .map(ToString::to_string)
-                    .unwrap_or_default(),
-            });
+        for index in 0..letter.requests() {
+            count(&mut tally, letter, exchange, &exchange.evidence(index));
         }
     }
     let finding = Finding::of_losses(&tally, &tally.total, clients as u64 / 2, stage.lag());
     (finding, exchanges)
+}
+
+fn count(tally: &mut Tally, letter: &Letter, exchange: &Exchange, evidence: &Evidence) {
+    let outcome = judge(evidence);
+    tally.count(Kind::NewConnection, outcome);
+    if let Outcome::Lost(loss) = outcome {
+        tally.describe(|| Example {
+            kind: Kind::NewConnection,
+            loss,
+            request: letter.first_line(),
+            tag: 0,
+            phase: evidence.to_string(),
+            error: words(exchange, evidence),
+        });
+    }
 }
 
 /// Freezes the service with requests before it, and judges what becomes of them.

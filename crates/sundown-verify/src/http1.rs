@@ -262,6 +262,11 @@ impl Letter {
         self
     }
 
+    /// Returns how many requests it holds.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests
+    }
+
     /// Returns the first request's method and target.
     pub(crate) fn first_line(&self) -> String {
         let text = String::from_utf8_lossy(&self.pieces[0].bytes);

@@ -46,6 +46,8 @@ pub struct Load {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Season {
     Open,
+    /// Only on connections that are there.
+    Settled,
     Over,
 }
 
@@ -92,6 +94,16 @@ impl Load {
         self.ledger.tally()
     }
 
+    /// Lets no client make another connection; each ends with the one it has.
+    pub fn settle(&self) {
+        self.season.send_replace(Season::Settled);
+    }
+
+    /// Lets no client begin another request.
+    pub fn wind_up(&self) {
+        self.season.send_replace(Season::Over);
+    }
+
     /// Waits until no client is left: each was refused, because the server is gone.
     ///
     /// # Cancel safety
@@ -106,7 +118,7 @@ impl Load {
     ///
     /// Takes at most the plan's hang limit.
     pub async fn finish(mut self) -> Tally {
-        self.season.send_replace(Season::Over);
+        self.wind_up();
         self.ended().await;
         self.ledger.tally()
     }
@@ -130,5 +142,10 @@ impl Client {
             Ok(_) => Season::Over,
             Err(_) => Season::Open,
         }
+    }
+
+    /// Whether it may make a connection.
+    fn may_connect(&self) -> bool {
+        *self.season.borrow() == Season::Open
     }
 }

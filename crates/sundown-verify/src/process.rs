@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use output::Output;
 pub use refuse::Refuse;
@@ -149,6 +149,7 @@ impl Spawn {
             stdout,
             stderr,
             since: Instant::now(),
+            words_until: None,
         })
     }
 
@@ -219,7 +220,12 @@ pub struct Process {
     stdout: Output,
     stderr: Output,
     since: Instant,
+    /// Until when its last words are waited for, once it has ended.
+    words_until: Option<Instant>,
 }
+
+/// How long the output of an ended process is waited for.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Kills and reaps its child when dropped.
 #[derive(Debug)]
@@ -449,8 +455,11 @@ impl Process {
         let after = self.since.elapsed();
         let status = self.child.child.wait().map_err(ProcessError::Observe)?;
         // A grandchild may hold the pipes open for as long as it likes.
+        let until = *self
+            .words_until
+            .get_or_insert_with(|| Instant::now() + LAST_WORDS);
         let rest = async { tokio::join!(self.stdout.closed(), self.stderr.closed()) };
-        let _ = timeout(Duration::from_millis(200), rest).await;
+        let _ = timeout_at(until, rest).await;
         Ok(Exit {
             ended: Ended::of(status),
             after,

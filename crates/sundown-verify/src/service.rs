@@ -73,6 +73,10 @@ impl Offers {
         let fast = self.fast.clone();
         let body = vec![b'u'; 64 * 1024];
         Requests::every(move |tag| Request::get(fast.clone()).tagged(tag))
+            .with(Kind::Http2, {
+                let slow = slow.clone();
+                move |tag| Request::get(slow.clone()).tagged(tag)
+            })
             .with(Kind::Slow, move |tag| {
                 Request::get(slow.clone()).tagged(tag)
             })

@@ -23,6 +23,9 @@ const SET_LIMIT: Duration = Duration::from_secs(20);
 /// How long before the signal it is announced: time to send what is to be in flight at it.
 const NOTICE: Duration = Duration::from_millis(100);
 
+/// How long before the signal nothing new is begun by clients that are to be in flight at it.
+const LAST: Duration = Duration::from_millis(10);
+
 /// How long a process may take beyond its grace before it is killed, and a check beyond the end.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -38,8 +41,8 @@ const LOOK: Duration = Duration::from_millis(2);
 /// What happened, as far as it has.
 #[derive(Debug, Clone, Default)]
 pub struct Moments {
-    /// Whether the signal is about to come.
-    pub announced: bool,
+    /// How near the signal is.
+    pub nearness: Nearness,
     /// When the signal was sent.
     pub signalled: Option<Instant>,
     /// When nobody listened any more.
@@ -52,6 +55,18 @@ pub struct Moments {
     pub orphans: Vec<u32>,
     /// Whether somebody listened after its end.
     pub leaked: bool,
+}
+
+/// How near the signal is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Nearness {
+    /// Some check is not set.
+    #[default]
+    Unknown,
+    /// A tenth of a second.
+    Announced,
+    /// A hundredth.
+    Imminent,
 }
 
 impl Moments {
@@ -116,10 +131,10 @@ impl Stage {
         self.lag.longest()
     }
 
-    /// Says that this check is set, and waits until the signal is a moment away.
-    pub async fn announced(&mut self) {
+    /// Says that this check is set, and waits until the signal is this near.
+    pub async fn near(&mut self, nearness: Nearness) {
         self.unset = None;
-        let _ = self.moments.wait_for(|now| now.announced).await;
+        let _ = self.moments.wait_for(|now| now.nearness >= nearness).await;
     }
 
     /// Says that this check is set, and waits until the signal was sent; returns when.
@@ -178,7 +193,6 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         playing.spawn(async move { (index, play.await) });
     }
     drop((unset, orders));
-    let _ = timeout(SET_LIMIT, all_set.recv()).await;
     let mut conductor = Conductor {
         process,
         address,
@@ -187,10 +201,11 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         limit: service.grace + SLACK,
     };
     if checks.iter().any(|check| check.stop == Stop::Shared) {
-        conductor
-            .moments
-            .send_modify(|moments| moments.announced = true);
-        sleep(NOTICE).await;
+        let _ = timeout(SET_LIMIT, all_set.recv()).await;
+        conductor.comes_near(Nearness::Announced);
+        sleep(NOTICE - LAST).await;
+        conductor.comes_near(Nearness::Imminent);
+        sleep(LAST).await;
         conductor.send(service.signal)?;
     }
     conductor.watch().await?;
@@ -247,6 +262,11 @@ struct Conductor {
 }
 
 impl Conductor {
+    fn comes_near(&self, nearness: Nearness) {
+        self.moments
+            .send_modify(|moments| moments.nearness = nearness);
+    }
+
     fn send(&mut self, signal: i32) -> Result<(), ProcessError> {
         // Noted before: what a check sees after the signal is never earlier than it.
         self.note_signal();
@@ -277,8 +297,9 @@ impl Conductor {
                 },
                 _ = look.tick() => self.look_at_listener()?,
                 () = sleep_until(since + self.limit) => {
-                    self.moments.send_modify(|moments| moments.killed = true);
-                    self.process.signal(libc::SIGKILL)?;
+                    // It may have ended in this very moment.
+                    let killed = self.process.signal(libc::SIGKILL).is_ok();
+                    self.moments.send_modify(|moments| moments.killed = killed);
                     let exit = self.process.wait_exit(SLACK).await?;
                     return self.note_end(exit.ended);
                 }

@@ -19,7 +19,7 @@ fn service(fault: &str) -> Service {
             http2: false,
         },
         signal: libc::SIGTERM,
-        grace: Duration::from_secs(8),
+        grace: Duration::from_secs(3),
         start_limit: Duration::from_secs(30),
     }
 }
@@ -53,14 +53,16 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("backlog", &["listener/2"], &["listener/1"]),
         ("zombie", &["listener/2", "listener/3"], &["listener/1"]),
         ("blind-idle", &["http1/2"], &["http1/15"]),
-        ("untold", &["http1/3", "http1/14"], &[]),
+        ("untold", &["http1/3", "http1/8", "http1/14"], &[]),
         (
             "impatient",
-            &["http1/1", "http1/4", "http1/5"],
+            &[
+                "http1/1", "http1/4", "http1/5", "http1/8", "http1/10", "http1/11",
+            ],
             &["http1/6", "http1/7", "http1/15"],
         ),
         ("half-head", &["http1/6"], &[]),
-        ("early", &["http1/7"], &["http1/6", "listener/1"]),
+        ("early", &["http1/7"], &["listener/1"]),
         ("waits-for-idle", &["http1/9"], &[]),
         ("orphan", &["proc/1"], &[]),
         ("leak", &["proc/1", "proc/2"], &[]),

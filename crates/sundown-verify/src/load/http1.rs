@@ -13,9 +13,10 @@ use crate::plan::Request;
 pub(super) async fn run(mut client: Client) {
     let habit = Habit::of(client.kind);
     let mut kept = None;
-    while client.pause(habit.think.clone()).await == Season::Open {
+    while client.pause(habit.think.clone()).await != Season::Over {
         let connection = match kept.take() {
             Some(connection) => connection,
+            None if !client.may_connect() => return,
             None => match connect(&mut client, &habit).await {
                 Next::Ask(connection) => connection,
                 Next::Again => continue,
@@ -43,8 +44,8 @@ async fn connect(client: &mut Client, habit: &Habit) -> Next {
         return Next::Ask(connection);
     };
     match client.pause(silence).await {
-        Season::Open => Next::Ask(connection.preconnected()),
         Season::Over => Next::Stop,
+        _ => Next::Ask(connection.preconnected()),
     }
 }
 
@@ -55,8 +56,8 @@ async fn count_unmade(client: &mut Client, unmade: &Unmade) -> Next {
         End::Refused => Next::Stop,
         // A shortage of our own does not pass by being hammered at.
         End::Local => match client.pause(LOCAL_PAUSE..=LOCAL_PAUSE).await {
-            Season::Open => Next::Again,
             Season::Over => Next::Stop,
+            _ => Next::Again,
         },
         _ => Next::Again,
     }

@@ -41,7 +41,7 @@ enum Line {
 
 async fn run_stream(mut client: Client, line: Arc<Mutex<Line>>) {
     let habit = Habit::of(client.kind);
-    while client.pause(habit.think.clone()).await == Season::Open {
+    while client.pause(habit.think.clone()).await != Season::Over {
         let session = match session(&client, &line).await {
             Next::Ask(session) => session,
             Next::Again => continue,
@@ -77,6 +77,9 @@ async fn session(client: &Client, line: &Mutex<Line>) -> Next {
             return Next::Ask(session);
         }
         Line::Up(_) | Line::Down => {}
+    }
+    if !client.may_connect() {
+        return Next::Stop;
     }
     let plan = client.ledger.plan();
     match Session::open(plan.target, plan.hang_limit).await {

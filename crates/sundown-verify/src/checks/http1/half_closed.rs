@@ -1,4 +1,7 @@
 //! Clients that have closed their side.
+//!
+//! Told and not judged: a server that takes the end of input for the end of the client can cancel
+//! work that nobody waits for, and many choose that.
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::over_signal;
@@ -8,7 +11,7 @@ use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
     id: "http1/11",
-    level: Level::Should,
+    level: Level::Info,
     promise: "a client that has closed its own side is answered",
     method: "eight clients ask for what takes a while, send FIN before the signal, and read on",
     criterion: "each is answered",

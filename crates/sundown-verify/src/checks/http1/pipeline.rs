@@ -1,23 +1,30 @@
 //! Pipelined requests.
 
-use crate::check::{Check, Finding, Level, Stop};
-use crate::checks::under_load;
-use crate::plan::Kind;
+use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::checks::over_signal;
+use crate::http1::Letter;
+use crate::plan::Request;
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
     id: "http1/8",
     level: Level::Must,
     promise: "pipelined requests are answered, or can be told to be unprocessed",
-    method: "eight clients write two to four requests at once",
-    criterion: "no request is lost, of at least 8 that were under way at the signal or came after it",
+    method: "eight clients write three requests at once before the signal, the first of which takes a while",
+    criterion: "each is answered, or stands behind an answer that said Connection: close",
     source: "RFC 9112 §9.3.2, §9.6",
     advice: "Answer what has been read, say Connection: close on the last answer, and only then close",
-    needs: &[],
+    needs: &[Need::Slow],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };
 
+const CLIENTS: usize = 8;
+
 async fn play(stage: Stage) -> Finding {
-    under_load(stage, Kind::Pipelined, 8, 8).await
+    let offers = &stage.service().offers;
+    let slow = Request::get(offers.slow.clone().unwrap_or_default());
+    let fast = Request::get(&offers.fast);
+    let letter = Letter::new(&[slow, fast.clone(), fast], stage.address());
+    over_signal(stage, &letter, CLIENTS).await.0
 }

@@ -35,11 +35,14 @@ async fn at_instants(stage: &Stage) -> Finding {
         return Finding::inconclusive("it could not be started again");
     };
     let mut stayed = Vec::new();
-    for instant in 0..INSTANTS {
+    let mut tried = 0;
+    // Three are proof, and each costs a grace.
+    while tried < INSTANTS && stayed.len() < 3 {
         let Ok(mut running) = service.launch() else {
             return Finding::inconclusive("it could not be started again");
         };
-        let after = start_up * instant * 2 / INSTANTS;
+        let after = start_up * tried * 2 / INSTANTS;
+        tried += 1;
         sleep(after).await;
         // It may have ended by itself, which is no fault of its stop.
         let _ = running.process.signal(service.signal);
