@@ -6,7 +6,9 @@ pub(crate) mod contract;
 mod http;
 mod process;
 
+use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -33,6 +35,9 @@ enum Language {
     Go,
     /// A script `peers/NAME/server.mjs`.
     Node,
+    /// A package of the same name in an environment of its own, with these arguments and then those
+    /// that name the port and the application in `peers/NAME/server.py`.
+    Python(&'static [&'static str]),
 }
 
 /// What a peer does at SIGTERM.
@@ -40,6 +45,8 @@ enum Language {
 pub(crate) enum Stop {
     /// It finishes what is in flight and exits 0.
     Graceful,
+    /// It finishes what is in flight and then lets the signal end it.
+    GracefulBySignal,
     /// It has no handler, so that the kernel ends it.
     ByKernel,
 }
@@ -55,6 +62,9 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful, http2: false },
     Peer { name: "beego", framework: "Beego", language: Language::Go, stop: Stop::Graceful, http2: false },
     Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
+    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false },
+    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false },
+    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false },
 ];
 
 /// Builds the peer called `name` if that is needed, and returns the command that serves on `port`.
@@ -94,6 +104,7 @@ impl Peer {
             Language::Rust => return None,
             Language::Go => ("go", "version", "install Go 1.25 or newer"),
             Language::Node => ("node", "--version", "install Node.js 20 or newer"),
+            Language::Python(_) => ("python3", "--version", "install Python 3.10 or newer"),
         };
         let answer = Command::new(program).arg(argument).output();
         let answers = answer.is_ok_and(|output| output.status.success());
@@ -105,49 +116,69 @@ impl Peer {
     /// # Errors
     /// When the build fails; its own messages are on stderr.
     pub(crate) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
-        let Some(mut build) = self.build_command(workspace) else {
-            return Ok(());
-        };
         fs::create_dir_all(workspace.target.join("peers"))?;
-        let status = build
-            .status()
-            .with_context(|| format!("could not build peer {}", self.name))?;
-        if !status.success() {
-            bail!("could not build peer {}: {status}", self.name);
+        for mut step in self.build_commands(workspace) {
+            let status = step
+                .status()
+                .with_context(|| format!("could not build peer {}", self.name))?;
+            if !status.success() {
+                bail!("could not build peer {}: {status}", self.name);
+            }
         }
         Ok(())
     }
 
     /// Returns the command that serves on `port`. The peer must have been built.
     pub(crate) fn command(&self, workspace: &Workspace, port: u16) -> Command {
-        let Workspace { root, target } = workspace;
-        let name = self.name;
-        let mut command = match self.language {
-            Language::Rust => Command::new(target.join(format!("release/peer-{name}"))),
-            Language::Go => Command::new(target.join(format!("peers/{name}"))),
-            Language::Node => Command::new("node"),
-        };
-        if let Language::Node = self.language {
-            command.arg(root.join(format!("peers/{name}/server.mjs")));
-        }
-        command.arg(port.to_string());
+        let words = self.words(workspace, &port.to_string());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command
     }
 
-    fn build_command(&self, workspace: &Workspace) -> Option<Command> {
+    /// Returns the same as words, with whatever stands for the port.
+    pub(crate) fn words(&self, workspace: &Workspace, port: &str) -> Vec<OsString> {
+        let Workspace { root, target } = workspace;
+        let name = self.name;
+        let folder = root.join("peers").join(name);
+        match self.language {
+            Language::Rust => vec![
+                target.join(format!("release/peer-{name}")).into(),
+                port.into(),
+            ],
+            Language::Go => vec![target.join("peers").join(name).into(), port.into()],
+            Language::Node => vec![
+                "node".into(),
+                folder.join("server.mjs").into(),
+                port.into(),
+            ],
+            Language::Python(arguments) => {
+                let mut words = vec![self.environment(workspace).join("bin").join(name).into()];
+                words.extend(arguments.iter().map(OsString::from));
+                words.push(folder.into());
+                words.extend(match name {
+                    "gunicorn" => ["--bind".into(), format!("127.0.0.1:{port}").into()],
+                    _ => ["--port".into(), port.into()],
+                });
+                words.push("server:app".into());
+                words
+            }
+        }
+    }
+
+    /// Where a Python peer's packages are installed.
+    fn environment(&self, workspace: &Workspace) -> PathBuf {
+        workspace.target.join("peers").join(self.name)
+    }
+
+    fn build_commands(&self, workspace: &Workspace) -> Vec<Command> {
+        let folder = workspace.root.join("peers").join(self.name);
         match self.language {
             Language::Rust => {
                 let mut cargo = workspace.cargo();
-                cargo.args([
-                    "build",
-                    "--quiet",
-                    "--release",
-                    "--package",
-                    "peers",
-                    "--bin",
-                ]);
-                cargo.arg(format!("peer-{}", self.name));
-                Some(cargo)
+                cargo.args(["build", "--quiet", "--release", "--package", "peers"]);
+                cargo.arg("--bin").arg(format!("peer-{}", self.name));
+                vec![cargo]
             }
             Language::Go => {
                 let mut go = Command::new("go");
@@ -155,11 +186,19 @@ impl Peer {
                     .arg(workspace.target.join("peers").join(self.name))
                     .arg(".");
                 // An older Go says so, rather than download another one.
-                go.env("GOTOOLCHAIN", "local")
-                    .current_dir(workspace.root.join("peers").join(self.name));
-                Some(go)
+                go.env("GOTOOLCHAIN", "local").current_dir(folder);
+                vec![go]
             }
-            Language::Node => None,
+            Language::Node => Vec::new(),
+            Language::Python(_) => {
+                let environment = self.environment(workspace);
+                let mut venv = Command::new("python3");
+                venv.args(["-m", "venv"]).arg(&environment);
+                let mut pip = Command::new(environment.join("bin/pip"));
+                pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+                pip.arg("--requirement").arg(folder.join("requirements.txt"));
+                vec![venv, pip]
+            }
         }
     }
 }
@@ -173,7 +212,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, beego, node"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, beego, node, node-default, uvicorn, gunicorn"#
         );
     }
 

@@ -162,7 +162,7 @@ fn stops(
     );
     let asked = Instant::now();
     process.terminate()?;
-    if peer.stop == Stop::Graceful {
+    if peer.stop != Stop::ByKernel {
         expect(
             "SIGTERM: the request in flight",
             connection.receive(),
@@ -176,7 +176,7 @@ fn stops(
     let took = asked.elapsed();
     let as_said = match peer.stop {
         Stop::Graceful => status.success(),
-        Stop::ByKernel => status.signal() == Some(libc::SIGTERM),
+        Stop::GracefulBySignal | Stop::ByKernel => status.signal() == Some(libc::SIGTERM),
     };
     ensure!(as_said, "SIGTERM: ended with {status}");
     Ok((status, took))
