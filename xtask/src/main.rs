@@ -14,6 +14,7 @@ mod progress;
 mod stops;
 mod tidy;
 mod workspace;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ enum Chore {
     Postgres(postgres::Arguments),
     Stops(stops::Arguments),
     Tidy(tidy::Arguments),
+    Zoo(zoo::Arguments),
 }
 
 /// What a chore found out. That it could find nothing out is an error instead.
@@ -72,5 +74,6 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),
+        Chore::Zoo(arguments) => zoo::run(&workspace, &arguments),
     }
 }

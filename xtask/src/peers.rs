@@ -5,6 +5,7 @@
 pub(crate) mod contract;
 mod http;
 mod process;
+mod version;
 
 use std::ffi::OsString;
 use std::fs;
@@ -147,11 +148,7 @@ impl Peer {
                 port.into(),
             ],
             Language::Go => vec![target.join("peers").join(name).into(), port.into()],
-            Language::Node => vec![
-                "node".into(),
-                folder.join("server.mjs").into(),
-                port.into(),
-            ],
+            Language::Node => vec!["node".into(), folder.join("server.mjs").into(), port.into()],
             Language::Python(arguments) => {
                 let mut words = vec![self.environment(workspace).join("bin").join(name).into()];
                 words.extend(arguments.iter().map(OsString::from));
@@ -196,7 +193,8 @@ impl Peer {
                 venv.args(["-m", "venv"]).arg(&environment);
                 let mut pip = Command::new(environment.join("bin/pip"));
                 pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-                pip.arg("--requirement").arg(folder.join("requirements.txt"));
+                pip.arg("--requirement")
+                    .arg(folder.join("requirements.txt"));
                 vec![venv, pip]
             }
         }

@@ -60,6 +60,14 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_UPLOAD"
     )]
     upload: Option<String>,
+    /// A target that does not answer within twice the grace
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_ENDLESS"
+    )]
+    endless: Option<String>,
     /// It speaks HTTP/2 with prior knowledge (h2c)
     #[arg(
         long,
@@ -155,6 +163,7 @@ fn service(arguments: &Arguments) -> Service {
             slow: arguments.slow.clone(),
             big: arguments.big.clone(),
             upload: arguments.upload.clone(),
+            endless: arguments.endless.clone(),
             http2: arguments.http2,
         },
         signal: arguments.signal,

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 /// How long an idle connection stays open after the signal.
 const LINGER: Duration = Duration::from_millis(300);
+/// What is in flight at the signal may take so long.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(5);
 
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static SLOW: AtomicUsize = AtomicUsize::new(0);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
@@ -45,6 +48,12 @@ enum Fault {
     WaitsForIdle,
     /// What it answers is not HTTP.
     Garbled,
+    /// What never ends is waited for.
+    Boundless,
+    /// As PID 1 it has no handlers.
+    First,
+    /// A signal is lost on a server that has much to do.
+    Busy,
     /// A child is left behind.
     Orphan,
     /// A child is left behind that has the listener.
@@ -66,6 +75,9 @@ fn fault(name: Option<&str>) -> Fault {
         Some("early") => Fault::Early,
         Some("waits-for-idle") => Fault::WaitsForIdle,
         Some("garbled") => Fault::Garbled,
+        Some("boundless") => Fault::Boundless,
+        Some("first") => Fault::First,
+        Some("busy") => Fault::Busy,
         Some("orphan") => Fault::Orphan,
         Some("leak") => Fault::Leak,
         Some(other) => panic!("no fault is named {other}"),
@@ -78,8 +90,11 @@ fn main() {
     let port: u16 = port.expect("usage: planted PORT [FAULT]");
     let fault = fault(arguments.next().as_deref());
 
-    handle(libc::SIGTERM);
-    if fault != Fault::Interrupt {
+    let without = fault == Fault::First && std::process::id() == 1;
+    if !without {
+        handle(libc::SIGTERM);
+    }
+    if !without && fault != Fault::Interrupt {
         handle(libc::SIGINT);
     }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
@@ -97,6 +112,7 @@ fn main() {
 
 fn stop(listener: TcpListener, fault: Fault) {
     let began = Instant::now();
+    let overwhelmed = fault == Fault::Busy && SLOW.load(Ordering::Relaxed) >= 32;
     if !matches!(fault, Fault::Backlog | Fault::Zombie) {
         make_deaf(&listener);
         while began.elapsed() < Duration::from_millis(30) {
@@ -107,7 +123,9 @@ fn stop(listener: TcpListener, fault: Fault) {
     let zombie = (fault == Fault::Zombie).then_some(listener);
     let patience = match fault {
         Fault::Impatient => Duration::from_millis(100),
-        _ => Duration::MAX,
+        Fault::Boundless => Duration::MAX,
+        Fault::WaitsForIdle => 2 * PATIENCE,
+        _ => PATIENCE,
     };
     while CONNECTIONS.load(Ordering::Acquire) > 0 && began.elapsed() < patience {
         pause(STEP);
@@ -115,7 +133,7 @@ fn stop(listener: TcpListener, fault: Fault) {
     if zombie.is_some() {
         pause(Duration::from_secs(1));
     }
-    if fault == Fault::Stays {
+    if fault == Fault::Stays || overwhelmed {
         loop {
             pause(Duration::from_secs(1));
         }
@@ -175,7 +193,7 @@ fn wait_for_request(stream: &TcpStream, served: bool, fault: Fault) -> bool {
         }
         if STOPPING.load(Ordering::Relaxed) {
             let until = *linger.get_or_insert_with(|| Instant::now() + LINGER);
-            let long = fault == Fault::WaitsForIdle && since.elapsed() < Duration::from_secs(4);
+            let long = fault == Fault::WaitsForIdle && since.elapsed() < 2 * PATIENCE;
             if Instant::now() >= until && !long {
                 return false;
             }
@@ -236,9 +254,14 @@ fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
 fn answer(stream: &mut TcpStream, request: &Request, fault: Fault) -> io::Result<bool> {
     let body = match request.path.split('?').next() {
         Some("/slow") => {
+            SLOW.fetch_add(1, Ordering::Relaxed);
             pause(Duration::from_millis(300));
+            SLOW.fetch_sub(1, Ordering::Relaxed);
             b"ok".to_vec()
         }
+        Some("/endless") => loop {
+            pause(Duration::from_secs(60));
+        },
         Some("/big") => vec![b'b'; 16 << 20],
         _ => b"ok".to_vec(),
     };

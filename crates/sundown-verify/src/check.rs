@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::outcome::Loss;
 use crate::service::Offers;
-use crate::stop::{LAG_LIMIT, Stage};
+use crate::stop::{LAG_LIMIT, Moments, Stage};
 use crate::tally::{Counts, Tally};
 
 /// One promise about stopping, and how it is put to the test.
@@ -62,6 +62,8 @@ pub enum Need {
     Big,
     /// A target that takes a body.
     Upload,
+    /// A target that never answers.
+    Endless,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
@@ -73,6 +75,7 @@ impl Need {
             Self::Slow => offers.slow.is_some(),
             Self::Big => offers.big.is_some(),
             Self::Upload => offers.upload.is_some(),
+            Self::Endless => offers.endless.is_some(),
             Self::Http2 => offers.http2,
         }
     }
@@ -83,6 +86,7 @@ impl Need {
             Self::Slow => "--slow PATH",
             Self::Big => "--big PATH",
             Self::Upload => "--upload PATH",
+            Self::Endless => "--endless PATH",
             Self::Http2 => "--http2",
         }
     }
@@ -155,6 +159,18 @@ impl Finding {
     pub fn with_evidence(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
         self.evidence.extend(evidence);
         self
+    }
+
+    /// Judges by the end: whether it came within the grace, without a SIGKILL.
+    pub fn of_end(moments: &Moments, grace: Duration) -> Self {
+        if moments.killed {
+            return Self::fail(1, format!("still there after {grace:?}, and killed"));
+        }
+        let ended = moments.ended.map(|(at, _)| at);
+        match moments.after_signal(ended) {
+            Some(took) => Self::pass(1, format!("exited after {} ms", took.as_millis())),
+            None => Self::inconclusive("it ended before the signal"),
+        }
     }
 
     /// Judges by losses: one is too many, and fewer requests than `least` show nothing. Where `lag`

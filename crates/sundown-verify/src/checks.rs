@@ -3,6 +3,7 @@
 //! Each file says what it promises, what it does, when it passes and where that comes from; the
 //! help, the report and the documentation print these words.
 
+mod budget;
 mod http1;
 mod http2;
 mod listener;
@@ -33,6 +34,7 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         http1::CHECKS,
         http2::CHECKS,
         proc::CHECKS,
+        budget::CHECKS,
     ]
     .into_iter()
     .flatten()

@@ -3,7 +3,9 @@
 //!
 //! The promise: every request counted was wholly written, to a connection the kernel had
 //! accepted, before the signal was sent. A connection that did not fit into the queue is counted
-//! as a local error, because no byte of it was sent. Never leaves the process frozen.
+//! as a local error, because no byte of it was sent. Of a process that leads a group the whole group
+//! is frozen, and the leader goes on first: where workers accept, they find the requests and the
+//! leader's word together. Never leaves a process frozen.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use crate::http2::{Begun, Session};
 use crate::load::ledger::{Ledger, Report, words};
 use crate::outcome::{End, Persistence};
 use crate::plan::{Kind, Plan, Request};
+use crate::process;
 use crate::tally::Tally;
 use crate::tcp::Window;
 
@@ -62,6 +65,8 @@ pub enum HeldError {
 }
 
 const FREEZE_LIMIT: Duration = Duration::from_secs(5);
+/// How long the leader of a group has to pass the signal on before the others go on.
+const HEAD_START: Duration = Duration::from_millis(50);
 /// Loopback completes a handshake at once, unless the queue is full.
 const QUEUE_LIMIT: Duration = Duration::from_millis(500);
 
@@ -86,37 +91,61 @@ impl Held {
         queue.fill(self, kept).await;
         signal(self.pid, self.stop)?;
         sent();
-        drop(frozen);
+        frozen.thaw().await;
         Ok(queue.judge().await)
     }
 }
 
-/// Is a frozen process; thaws when dropped.
+/// Is a frozen process and its group, if it leads one; thaws when dropped.
 struct Frozen {
-    pid: u32,
+    leader: u32,
+    others: Vec<u32>,
 }
 
 impl Frozen {
     async fn freeze(pid: u32) -> Result<Self, HeldError> {
-        signal(pid, libc::SIGSTOP)?;
-        let frozen = Self { pid };
+        let mut frozen = Self {
+            leader: pid,
+            others: Vec::new(),
+        };
         let deadline = Instant::now() + FREEZE_LIMIT;
-        while !every_thread_is_stopped(pid) {
-            if Instant::now() > deadline {
-                return Err(HeldError::NotFrozen { pid });
-            }
-            // The kernel reports the stop of a process to its parent only, and that may be another.
-            sleep(Duration::from_millis(1)).await;
+        freeze_one(pid, deadline).await?;
+        // From here on the leader starts no more of them.
+        frozen.others = process::members(pid);
+        frozen.others.retain(|member| *member != pid);
+        for other in &frozen.others {
+            freeze_one(*other, deadline).await?;
         }
         Ok(frozen)
+    }
+
+    async fn thaw(self) {
+        if !self.others.is_empty() {
+            let _ = signal(self.leader, libc::SIGCONT);
+            sleep(HEAD_START).await;
+        }
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // A process that is gone needs no thawing.
-        let _ = signal(self.pid, libc::SIGCONT);
+        for pid in self.others.iter().chain([&self.leader]) {
+            // A process that is gone needs no thawing.
+            let _ = signal(*pid, libc::SIGCONT);
+        }
     }
+}
+
+async fn freeze_one(pid: u32, deadline: Instant) -> Result<(), HeldError> {
+    signal(pid, libc::SIGSTOP)?;
+    while !every_thread_is_stopped(pid) {
+        if Instant::now() > deadline {
+            return Err(HeldError::NotFrozen { pid });
+        }
+        // The kernel reports the stop of a process to its parent only, and that may be another.
+        sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 /// Tells whether every thread is in state T (proc_pid_stat(5)).

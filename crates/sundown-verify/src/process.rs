@@ -250,7 +250,7 @@ impl Drop for Reaped {
 }
 
 /// Lists the processes of a group (proc_pid_stat(5)), but for those that have ended.
-fn members(group: u32) -> Vec<u32> {
+pub(crate) fn members(group: u32) -> Vec<u32> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -338,6 +338,16 @@ impl Process {
         } else {
             Vec::new()
         }
+    }
+
+    /// Kills the process, and the rest of its group when it has one of its own, as supervisors do.
+    /// Tells whether the process was there.
+    pub fn kill(&mut self) -> bool {
+        for pid in self.group_members() {
+            // SAFETY: as when dropped.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        }
+        self.signal(libc::SIGKILL).is_ok()
     }
 
     /// Returns the process's id.

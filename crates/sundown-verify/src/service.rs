@@ -45,6 +45,8 @@ pub struct Offers {
     pub big: Option<String>,
     /// Takes a body by POST.
     pub upload: Option<String>,
+    /// Is never answered.
+    pub endless: Option<String>,
     /// Whether it speaks HTTP/2 with prior knowledge.
     pub http2: bool,
 }
@@ -56,6 +58,7 @@ impl Default for Offers {
             slow: None,
             big: None,
             upload: None,
+            endless: None,
             http2: false,
         }
     }
@@ -98,6 +101,25 @@ pub struct Running {
     pub address: SocketAddr,
 }
 
+/// A service that is the first process of a PID namespace.
+#[derive(Debug)]
+pub(crate) struct FirstProcess {
+    /// The parent, which ends as the service does and takes it along.
+    pub(crate) running: Running,
+    pid: libc::pid_t,
+}
+
+impl FirstProcess {
+    /// Sends the service a signal.
+    pub(crate) fn signal(&self, signal: i32) -> Result<(), StartError> {
+        // SAFETY: kill(2) takes two numbers. The parent has not reaped it: it would have ended.
+        match unsafe { libc::kill(self.pid, signal) } {
+            0 => Ok(()),
+            _ => Err(StartError::NoFirstProcess),
+        }
+    }
+}
+
 /// Means that there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +130,9 @@ pub enum StartError {
     /// No port could be had.
     #[error("no port is free on 127.0.0.1")]
     NoPort(#[source] io::Error),
+    /// The system permits no PID namespace, or the process ended in it.
+    #[error("it could not be started as PID 1: that takes `unshare --pid` and the right to it")]
+    NoFirstProcess,
     /// The process could not be started, ended early, or never listened.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -129,15 +154,43 @@ impl Service {
     /// # Errors
     /// Says what it did instead.
     pub async fn start(&self) -> Result<Running, StartError> {
-        let deadline = Instant::now() + self.start_limit;
         let mut running = self.launch()?;
+        self.until_it_answers(&mut running).await?;
+        Ok(running)
+    }
+
+    /// Starts it as the first process of a PID namespace.
+    pub(crate) async fn start_as_first_process(&self) -> Result<FirstProcess, StartError> {
+        let mut refused = StartError::NoFirstProcess;
+        for options in UNSHARE {
+            let address = process::free_port().map_err(StartError::NoPort)?;
+            let unshare = options.iter().map(OsString::from);
+            let command = unshare.chain(self.command.iter().cloned()).collect();
+            let service = Self {
+                command,
+                ..self.clone()
+            };
+            let process = service.spawn(address)?.start()?;
+            let mut running = Running { process, address };
+            match self.until_it_answers(&mut running).await {
+                Ok(()) => {
+                    let pid = only_child(running.process.id())?;
+                    return Ok(FirstProcess { running, pid });
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    async fn until_it_answers(&self, running: &mut Running) -> Result<(), StartError> {
+        let deadline = Instant::now() + self.start_limit;
         let address = running.address;
         running
             .process
             .wait_listening(address, self.start_limit)
             .await?;
-        self.first_answer(&mut running, deadline).await?;
-        Ok(running)
+        self.first_answer(running, deadline).await
     }
 
     /// Starts it on a free port, and waits for nothing.
@@ -183,6 +236,19 @@ impl Service {
             sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// The ways to make a PID namespace: as root, and as anybody.
+const UNSHARE: [&[&str]; 2] = [
+    &["unshare", "--pid", "--fork", "--kill-child", "--"],
+    &["unshare", "--user", "--pid", "--fork", "--kill-child", "--"],
+];
+
+fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let children = children.map_err(|_| StartError::NoFirstProcess)?;
+    let only = children.trim().parse();
+    only.map_err(|_| StartError::NoFirstProcess)
 }
 
 const NOT_HTTP: &str = "what it answers is not HTTP/1.1";

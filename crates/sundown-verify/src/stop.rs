@@ -298,7 +298,7 @@ impl Conductor {
                 _ = look.tick() => self.look_at_listener()?,
                 () = sleep_until(since + self.limit) => {
                     // It may have ended in this very moment.
-                    let killed = self.process.signal(libc::SIGKILL).is_ok();
+                    let killed = self.process.kill();
                     self.moments.send_modify(|moments| moments.killed = killed);
                     let exit = self.process.wait_exit(SLACK).await?;
                     return self.note_end(exit.ended);

@@ -16,6 +16,7 @@ fn service(fault: &str) -> Service {
             slow: Some("/slow".to_owned()),
             big: Some("/big".to_owned()),
             upload: Some("/upload".to_owned()),
+            endless: Some("/endless".to_owned()),
             http2: false,
         },
         signal: libc::SIGTERM,
@@ -45,7 +46,10 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("", &[], &[]),
         (
             "stays",
-            &["signal/1", "signal/2", "signal/3", "signal/6", "http1/9"],
+            &[
+                "signal/1", "signal/2", "signal/3", "signal/6", "signal/7", "signal/8", "http1/9",
+                "budget/1",
+            ],
             &[],
         ),
         ("status", &["signal/2", "signal/3"], &[]),
@@ -64,6 +68,9 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("half-head", &["http1/6"], &[]),
         ("early", &["http1/7"], &["listener/1"]),
         ("waits-for-idle", &["http1/9"], &[]),
+        ("boundless", &["budget/1"], &[]),
+        ("first", &["signal/7"], &[]),
+        ("busy", &["signal/8"], &[]),
         ("orphan", &["proc/1"], &[]),
         ("leak", &["proc/1", "proc/2"], &[]),
     ];

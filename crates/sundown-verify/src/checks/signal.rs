@@ -1,6 +1,8 @@
 //! What signals do.
 
+mod busy;
 mod exits;
+mod first_process;
 mod interrupt;
 mod second;
 mod start_up;
@@ -12,6 +14,9 @@ pub(super) static CHECKS: &[Check] = &[
     exits::CHECK,
     status::CHECK,
     interrupt::CHECK,
-    second::CHECK,
+    second::TERMINATED,
+    second::INTERRUPTED,
     start_up::CHECK,
+    first_process::CHECK,
+    busy::CHECK,
 ];

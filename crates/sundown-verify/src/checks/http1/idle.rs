@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
+
 use crate::check::{Check, Finding, Level, Stop};
 use crate::http1::{Connection, Letter};
 use crate::plan::{Plan, Request};
@@ -39,8 +41,8 @@ async fn play(mut stage: Stage) -> Finding {
         open.push(connection);
     }
     stage.send(stage.service().signal);
-    let closings = close_when_told(open);
-    let (moments, ()) = tokio::join!(stage.ended(), closings);
+    let _closings = close_when_told(open);
+    let moments = stage.ended().await;
     let took = moments.after_signal(moments.ended.map(|(at, _)| at));
     match took {
         Some(took) if took <= LIMIT => {
@@ -52,10 +54,10 @@ async fn play(mut stage: Stage) -> Finding {
 }
 
 /// Lets each client close when its server has.
-async fn close_when_told(open: Vec<Connection>) {
-    let mut closing = tokio::task::JoinSet::new();
+fn close_when_told(open: Vec<Connection>) -> JoinSet<()> {
+    let mut closing = JoinSet::new();
     for mut connection in open {
         closing.spawn(async move { connection.closed_by_peer().await });
     }
-    closing.join_all().await;
+    closing
 }

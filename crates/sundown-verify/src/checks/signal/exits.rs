@@ -19,11 +19,5 @@ pub(super) const CHECK: Check = Check {
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     let moments = stage.ended().await;
-    if moments.killed {
-        let grace = stage.service().grace;
-        return Finding::fail(1, format!("still there after {grace:?}, and killed"));
-    }
-    let took = moments.ended.map(|(at, _)| at);
-    let took = moments.after_signal(took).unwrap_or_default();
-    Finding::pass(1, format!("exited after {} ms", took.as_millis()))
+    Finding::of_end(&moments, stage.service().grace)
 }

@@ -1,11 +1,11 @@
-//! What a second SIGTERM does.
+//! What a second signal does.
 
 use std::time::Duration;
 
 use crate::check::{Check, Finding, Level, Stop};
 use crate::stop::Stage;
 
-pub(super) const CHECK: Check = Check {
+pub(super) const TERMINATED: Check = Check {
     id: "signal/4",
     level: Level::Info,
     promise: "a second SIGTERM is told what it does",
@@ -15,14 +15,27 @@ pub(super) const CHECK: Check = Check {
     advice: "Say in your documentation what a second signal does: hurry, or nothing",
     needs: &[],
     stop: Stop::Own,
-    play: |stage| Box::pin(play(stage)),
+    play: |stage| Box::pin(play(stage, libc::SIGTERM)),
 };
 
-async fn play(mut stage: Stage) -> Finding {
+pub(super) const INTERRUPTED: Check = Check {
+    id: "signal/5",
+    level: Level::Info,
+    promise: "a SIGINT after a SIGTERM is told what it does",
+    method: "SIGTERM and 20 ms later SIGINT are sent to an idle service",
+    criterion: "none: it is told and not judged",
+    source: "a Ctrl-C after a supervisor's SIGTERM; actix stops at once at SIGINT",
+    advice: "Say in your documentation whether SIGINT hurries a stop that is under way",
+    needs: &[],
+    stop: Stop::Own,
+    play: |stage| Box::pin(play(stage, libc::SIGINT)),
+};
+
+async fn play(mut stage: Stage, second: i32) -> Finding {
     stage.send(libc::SIGTERM);
     let pause = tokio::time::sleep(Duration::from_millis(20));
     tokio::select! {
-        () = pause => stage.send(libc::SIGTERM),
+        () = pause => stage.send(second),
         _ = stage.ended() => {}
     }
     let moments = stage.ended().await;

@@ -1,0 +1,95 @@
+//! Which version of what a peer is, read where its build reads it.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::{Language, Peer};
+use crate::workspace::Workspace;
+
+/// The part of `Cargo.lock` that is read.
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    version: String,
+}
+
+impl Peer {
+    /// Names the framework's version, and the toolchain's where the framework comes with it.
+    ///
+    /// # Errors
+    /// When what the build reads cannot be read.
+    pub(crate) fn version(&self, workspace: &Workspace) -> anyhow::Result<String> {
+        let read = |path: &str| {
+            let path = workspace.root.join(path);
+            fs::read_to_string(&path).with_context(|| path.display().to_string())
+        };
+        let name = self.name;
+        match self.language {
+            Language::Rust => Ok(locked(&read("Cargo.lock")?, self.framework)?),
+            Language::Go => {
+                let module = read(&format!("peers/{name}/go.mod"))?;
+                let go = said(Command::new("go").arg("version"))?;
+                let go = go.split(' ').nth(2).unwrap_or(&go);
+                Ok(match required(&module) {
+                    Some(version) => format!("{version}, {go}"),
+                    None => go.to_owned(),
+                })
+            }
+            Language::Node => said(Command::new("node").arg("--version")),
+            Language::Python(_) => {
+                let requirements = read(&format!("peers/{name}/requirements.txt"))?;
+                let version = requirements.trim().rsplit("==").next().unwrap_or_default();
+                let python = said(Command::new("python3").arg("--version"))?;
+                Ok(format!("{version}, {python}"))
+            }
+        }
+    }
+}
+
+fn locked(lock: &str, name: &str) -> anyhow::Result<String> {
+    let lock: Lock = toml::from_str(lock).context("Cargo.lock")?;
+    let package = lock
+        .package
+        .into_iter()
+        .find(|package| package.name == name);
+    let package = package.with_context(|| format!("Cargo.lock has no package {name}"))?;
+    Ok(package.version)
+}
+
+/// The version of the framework that a Go module requires first.
+fn required(module: &str) -> Option<String> {
+    let words = module
+        .lines()
+        .find_map(|line| line.strip_prefix("require "))?;
+    Some(words.split(' ').nth(1)?.to_owned())
+}
+
+fn said(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().context("a toolchain's version")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_where_builds_read_them() {
+        let lock = "[[package]]\nname = \"axum\"\nversion = \"0.8.9\"\n";
+        assert_eq!(locked(lock, "axum").unwrap(), "0.8.9");
+        assert!(locked(lock, "warp").is_err());
+        assert_eq!(
+            required("module peer\n\nrequire github.com/gin-gonic/gin v1.12.0\n").as_deref(),
+            Some("v1.12.0")
+        );
+        assert_eq!(required("module peer\n\nrequire (\n)\n"), None);
+    }
+}

@@ -1,0 +1,205 @@
+//! The servers of the zoo: how each is built, started and stopped, and what it may be asked.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use sundown_verify::{Offers, Service};
+
+use crate::peers::{PEERS, Peer};
+use crate::workspace::Workspace;
+
+/// As long as Kubernetes lets a stop take by default, and so long that everybody's own limit fits.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Stands for the port in a command.
+const PORT: &str = "{port}";
+
+pub(super) struct Subject {
+    pub(super) name: &'static str,
+    pub(super) framework: &'static str,
+    pub(super) service: Service,
+    kind: Kind,
+}
+
+enum Kind {
+    Peer(&'static Peer),
+    Nginx,
+    Shop,
+}
+
+/// Returns the subjects of these names, or all.
+pub(super) fn chosen(
+    workspace: &Workspace,
+    folder: &Path,
+    names: &[String],
+) -> anyhow::Result<Vec<Subject>> {
+    let all = all(workspace, folder);
+    for name in names {
+        if !all.iter().any(|subject| subject.name == name) {
+            let known: Vec<_> = all.iter().map(|subject| subject.name).collect();
+            bail!(
+                "nobody is called {name:?}: take some of {}",
+                known.join(", ")
+            );
+        }
+    }
+    let wanted =
+        |subject: &Subject| names.is_empty() || names.iter().any(|name| name == subject.name);
+    Ok(all.into_iter().filter(wanted).collect())
+}
+
+fn all(workspace: &Workspace, folder: &Path) -> Vec<Subject> {
+    let ours = |peer: &&Peer| peer.name == "sundown";
+    let (ours, others): (Vec<&Peer>, Vec<_>) = PEERS.iter().partition(ours);
+    let peer = |peer: &'static Peer| Subject::of_peer(workspace, peer);
+    let nginx =
+        |(name, framework, signal)| Subject::of_nginx(workspace, folder, name, framework, signal);
+    let two = [
+        ("nginx-term", "nginx, SIGTERM", libc::SIGTERM),
+        ("nginx-quit", "nginx, SIGQUIT", libc::SIGQUIT),
+    ];
+    let first = ours
+        .into_iter()
+        .map(peer)
+        .chain([Subject::of_shop(workspace, folder)]);
+    first
+        .chain(others.into_iter().map(peer))
+        .chain(two.into_iter().map(nginx))
+        .collect()
+}
+
+impl Subject {
+    fn of_peer(workspace: &Workspace, peer: &'static Peer) -> Self {
+        let offers = Offers {
+            fast: "/fast".to_owned(),
+            slow: Some("/slow?ms=300".to_owned()),
+            big: Some("/big?mib=16".to_owned()),
+            upload: Some("/upload".to_owned()),
+            endless: Some("/slow?ms=600000".to_owned()),
+            http2: peer.http2,
+        };
+        Self {
+            name: peer.name,
+            framework: peer.framework,
+            service: service(peer.words(workspace, PORT), offers, libc::SIGTERM),
+            kind: Kind::Peer(peer),
+        }
+    }
+
+    fn of_nginx(
+        workspace: &Workspace,
+        folder: &Path,
+        name: &'static str,
+        framework: &'static str,
+        signal: i32,
+    ) -> Self {
+        let script = workspace.root.join("peers/nginx/serve.sh");
+        let command = vec![script.into(), PORT.into(), folder.join(name).into()];
+        let offers = Offers {
+            fast: "/fast".to_owned(),
+            big: Some("/big/16".to_owned()),
+            ..Offers::default()
+        };
+        Self {
+            name,
+            framework,
+            service: service(command, offers, signal),
+            kind: Kind::Nginx,
+        }
+    }
+
+    fn of_shop(workspace: &Workspace, folder: &Path) -> Self {
+        let shop = workspace.target.join("release/shop");
+        let database = format!("sqlite:{}", folder.join("orders.sqlite").display());
+        let mut command = vec![shop.into(), "orders".into()];
+        command.extend(["--listen".into(), format!("127.0.0.1:{PORT}").into()]);
+        command.extend(["--database".into(), database.into()]);
+        let offers = Offers {
+            fast: "/fast".to_owned(),
+            slow: Some("/report?ms=300".to_owned()),
+            upload: Some("/images".to_owned()),
+            endless: Some("/report?ms=600000".to_owned()),
+            http2: true,
+            ..Offers::default()
+        };
+        Self {
+            name: "shop",
+            framework: "the shop's orders, on sundown",
+            service: service(command, offers, libc::SIGTERM),
+            kind: Kind::Shop,
+        }
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.kind, Kind::Shop) || self.name == "sundown"
+    }
+
+    /// What this machine lacks for it.
+    pub(super) fn missing(&self) -> Option<String> {
+        match self.kind {
+            Kind::Peer(peer) => peer.missing_toolchain(),
+            Kind::Shop => None,
+            Kind::Nginx => {
+                let there = Command::new("nginx").arg("-v").output().is_ok();
+                (!there)
+                    .then(|| "nginx is missing: install Debian's package nginx-light".to_owned())
+            }
+        }
+    }
+
+    /// Builds it; returns its version.
+    pub(super) fn prepare(&self, workspace: &Workspace) -> anyhow::Result<String> {
+        match self.kind {
+            Kind::Peer(peer) => {
+                peer.build(workspace)?;
+                peer.version(workspace)
+            }
+            Kind::Shop => {
+                let mut cargo = workspace.cargo();
+                cargo.args(["build", "--quiet", "--release", "--package", "shop"]);
+                ensure!(cargo.status()?.success(), "the shop could not be built");
+                Ok(env!("CARGO_PKG_VERSION").to_owned())
+            }
+            Kind::Nginx => {
+                let said = Command::new("nginx")
+                    .arg("-v")
+                    .output()
+                    .context("nginx -v")?;
+                let said = String::from_utf8_lossy(&said.stderr).into_owned();
+                Ok(said
+                    .trim()
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned())
+            }
+        }
+    }
+
+    /// The command as a reader would type it, in the repository's root.
+    pub(super) fn command(&self, root: &Path, folder: &Path) -> String {
+        let root = format!("{}/", root.display());
+        let folder = folder.display().to_string();
+        let words = self
+            .service
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy());
+        let words: Vec<String> = words
+            .map(|word| word.replace(&root, "").replace(&folder, "FOLDER"))
+            .collect();
+        words.join(" ")
+    }
+}
+
+fn service(command: Vec<std::ffi::OsString>, offers: Offers, signal: i32) -> Service {
+    Service {
+        command,
+        offers,
+        signal,
+        grace: GRACE,
+        start_limit: GRACE,
+    }
+}
