@@ -1,18 +1,22 @@
 //! `sundown verify`: which promises a service keeps when it is told to stop.
 
+mod compare;
 mod json;
+mod junit;
+mod settings;
 mod words;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
 use sundown_verify::suite::{Judged, Told};
-use sundown_verify::{Check, Level, Offers, Service, Suite, Verdict as Found, checks};
+use sundown_verify::{Check, Level, Suite, Verdict as Found, checks};
 
+use self::compare::Environment;
 use crate::Verdict;
 
 /// Prove how a service stops: start it, use it, stop it, and tell what it lost
@@ -27,15 +31,14 @@ pub(crate) struct Arguments {
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
 
-    /// A target that answers at once
+    /// A target that answers at once [default: /]
     #[arg(
         long,
         value_name = "PATH",
-        default_value = "/",
         help_heading = "What the service may be asked",
         env = "SUNDOWN_VERIFY_FAST"
     )]
-    fast: String,
+    fast: Option<String>,
     /// A target that takes some hundred milliseconds
     #[arg(
         long,
@@ -76,15 +79,19 @@ pub(crate) struct Arguments {
     )]
     http2: bool,
 
-    /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number
-    #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
-    signal: i32,
-    /// How long its stop may take
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
-    grace: Duration,
-    /// How long its start may take
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_START")]
-    start: Duration,
+    /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = settings::signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
+    signal: Option<i32>,
+    /// How long its stop may take [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
+    grace: Option<Duration>,
+    /// How long its start may take [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_START")]
+    start: Option<Duration>,
+    /// Read what the service may be asked, and how it stops, from this file: each flag's name is a key
+    /// [default: sundown.verify.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_CONFIG")]
+    config: Option<PathBuf>,
 
     /// Play only these checks: ids, or sections such as `http1`
     #[arg(
@@ -113,9 +120,16 @@ pub(crate) struct Arguments {
     )]
     explain: Option<String>,
 
+    /// Play the same on another environment, and tell the differences: docker='docker run …'
+    #[arg(long, value_name = "NAME=CMD", value_parser = compare::environment, conflicts_with_all = ["json", "junit"], help_heading = "What is checked")]
+    compare: Vec<Environment>,
+
     /// Write the results as JSON to this file; `-` is stdout, instead of the text
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JSON")]
     json: Option<PathBuf>,
+    /// Write the results as JUnit's XML to this file
+    #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JUNIT")]
+    junit: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -123,6 +137,7 @@ Examples:
   sundown verify -- ./server --port {port}
   sundown verify --slow '/slow?ms=500' --grace 25s -- node server.js
   sundown verify --only listener,http1/2 --runs 10 -- ./server {port}
+  sundown verify --compare 'npm=npm start' -- node server.js
 
 Exit codes:
   0  every MUST passes (under --strict every SHOULD, too)
@@ -145,31 +160,46 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         );
     }
     let chosen = chosen(&arguments.only)?;
-    let suite = Suite::new(service(arguments), chosen, arguments.runs.into());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    let judged = runtime.block_on(until_interrupted(&suite))?;
-    report(arguments, &judged)?;
-    Ok(verdict(&judged, arguments.strict))
+    let suite = |command: &[OsString]| -> anyhow::Result<Suite> {
+        let service = settings::service(arguments, command)?;
+        Ok(Suite::new(service, chosen.clone(), arguments.runs.into()))
+    };
+    if arguments.compare.is_empty() {
+        let judged = runtime.block_on(until_interrupted(&suite(&arguments.command)?))?;
+        report(arguments, &judged)?;
+        return Ok(verdict(&judged, arguments.strict));
+    }
+    let mut environments = vec![Environment {
+        name: compare::FIRST.to_owned(),
+        command: arguments.command.clone(),
+    }];
+    environments.extend(arguments.compare.iter().cloned());
+    compare::distinct(&environments)?;
+    let mut judged = Vec::new();
+    for environment in &environments {
+        eprintln!("{}:", environment.name);
+        let suite = suite(&environment.command)?;
+        let one = runtime.block_on(until_interrupted(&suite));
+        judged.push(one.with_context(|| environment.name.clone())?);
+    }
+    print!("{}", compare::table(&environments, &judged));
+    Ok(worst(
+        judged.iter().map(|one| verdict(one, arguments.strict)),
+    ))
 }
 
-fn service(arguments: &Arguments) -> Service {
-    Service {
-        command: arguments.command.clone(),
-        offers: Offers {
-            fast: arguments.fast.clone(),
-            slow: arguments.slow.clone(),
-            big: arguments.big.clone(),
-            upload: arguments.upload.clone(),
-            endless: arguments.endless.clone(),
-            http2: arguments.http2,
-        },
-        signal: arguments.signal,
-        grace: arguments.grace,
-        start_limit: arguments.start,
-    }
+/// Whatever is broken in one environment is broken.
+fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
+    let weight = |verdict: &Verdict| match verdict {
+        Verdict::Kept => 0,
+        Verdict::Inconclusive => 1,
+        Verdict::Broken => 2,
+    };
+    verdicts.max_by_key(weight).unwrap_or(Verdict::Inconclusive)
 }
 
 /// Plays the suite; Ctrl-C ends it, and the service with it.
@@ -193,23 +223,33 @@ fn report(arguments: &Arguments, judged: &Judged) -> anyhow::Result<()> {
     match &arguments.json {
         Some(file) if file.as_os_str() == "-" => println!("{}", json::document(arguments, judged)),
         Some(file) => {
-            let document = json::document(arguments, judged) + "\n";
-            std::fs::write(file, document)
-                .with_context(|| format!("{} could not be written", file.display()))?;
+            write(file, &(json::document(arguments, judged) + "\n"))?;
             print!("{}", words::report(judged));
         }
         None => print!("{}", words::report(judged)),
     }
+    if let Some(file) = &arguments.junit {
+        write(file, &junit::document(judged, arguments.strict)?)?;
+    }
     Ok(())
 }
 
+fn write(file: &Path, document: &str) -> anyhow::Result<()> {
+    std::fs::write(file, document)
+        .with_context(|| format!("{} could not be written", file.display()))
+}
+
+/// Tells whether a failure at this level fails the whole.
+fn weighs(level: Level, strict: bool) -> bool {
+    level == Level::Must || strict && level == Level::Should
+}
+
 fn verdict(judged: &Judged, strict: bool) -> Verdict {
-    let weighs = |level: Level| level == Level::Must || strict && level == Level::Should;
     let heavy = || {
         judged
             .judgements
             .iter()
-            .filter(|judgement| weighs(judgement.check.level))
+            .filter(|judgement| weighs(judgement.check.level, strict))
     };
     if heavy().any(|judgement| matches!(judgement.verdict, Found::Fail | Found::Flaky)) {
         Verdict::Broken
@@ -239,30 +279,6 @@ fn find(id: &str) -> anyhow::Result<&'static Check> {
     found.with_context(|| format!("no check is named {id}; see sundown verify --list"))
 }
 
-fn signal(text: &str) -> Result<i32, String> {
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let known = [
-        ("TERM", libc::SIGTERM),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("HUP", libc::SIGHUP),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-    ];
-    let by_name = known.iter().find(|(known, _)| *known == name);
-    let number = || {
-        name.parse()
-            .ok()
-            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
-    };
-    let signal = by_name.map(|(_, number)| *number).or_else(number);
-    signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| error.to_string())
-}
-
 /// What a check cannot do without, as flags.
 fn needs(check: &Check) -> Vec<&'static str> {
     check.needs.iter().copied().map(Need::flag).collect()
@@ -271,14 +287,6 @@ fn needs(check: &Check) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signals_go_by_name_and_by_number() {
-        assert_eq!(signal("TERM"), Ok(15));
-        assert_eq!(signal("SIGQUIT"), Ok(3));
-        assert_eq!(signal("10"), Ok(10));
-        assert!(signal("0").is_err() && signal("65").is_err() && signal("KILLALL").is_err());
-    }
 
     #[test]
     fn checks_are_chosen_by_id_and_by_section() {

@@ -1,5 +1,6 @@
 //! The verb `verify`, on servers that stop well, badly, or are none.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
@@ -132,5 +133,94 @@ fn the_lists_tell_every_check() {
     assert!(
         explained.contains("SIGSTOP") && explained.contains("listen(2)"),
         "{explained}"
+    );
+}
+
+#[test]
+fn the_json_is_what_the_schema_says() {
+    let schema: Value = serde_json::from_str(include_str!("../schema/verify.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    // One that passes, one that fails with evidence, one that is skipped, and one under load.
+    let only = ["--only", "listener,http1/1,signal/1", "--json", "-"];
+    let document = serde_json::from_str(&stdout(&verify_planted(&only, &["backlog"]))).unwrap();
+    let faults: Vec<String> = schema
+        .iter_errors(&document)
+        .map(|fault| fault.to_string())
+        .collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    assert!(!document["stops"].as_array().unwrap().is_empty());
+    let mut other = document;
+    other["checks"][0]["verdict"] = "good".into();
+    assert!(
+        !schema.is_valid(&other),
+        "the schema refuses what is not in it"
+    );
+}
+
+#[test]
+fn junit_tells_failures_that_weigh() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("junit.xml");
+    let path = file.to_str().unwrap();
+    let only = ["--only", "signal/2,listener/2", "--junit", path];
+    let output = verify_planted(&only, &["status"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let weighed = std::fs::read_to_string(&file).unwrap();
+    assert!(weighed.contains(r#"tests="2""#), "{weighed}");
+    assert!(weighed.contains(r#"failures="0""#), "{weighed}");
+
+    verify_planted(&[&only[..], &["--strict"]].concat(), &["status"]);
+    let strict = std::fs::read_to_string(&file).unwrap();
+    assert!(strict.contains(r#"failures="1""#), "{strict}");
+    assert!(strict.contains("exit code 7"), "{strict}");
+}
+
+#[test]
+fn environments_are_compared_and_what_differs_is_marked() {
+    let planted = bin_path("examples/planted");
+    let other = format!("other={} {{port}} status", planted.display());
+    let output = verify_planted(&["--only", "signal/1,signal/2", "--compare", &other], &[]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let row = |id: &str| text.lines().find(|line| line.contains(id)).unwrap();
+    assert!(row("signal/2").contains('≠'), "{text}");
+    assert!(!row("signal/1").contains('≠'), "{text}");
+    assert!(row("ended by").contains("exit code 7"), "{text}");
+}
+
+#[test]
+fn the_file_says_what_the_flags_do_not() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sundown.verify.toml");
+    let path = file.to_str().unwrap();
+    let planted = bin_path("examples/planted");
+    let run = |text: &str, options: &[&str]| {
+        std::fs::write(&file, text).unwrap();
+        let command = ["--", planted.to_str().unwrap(), "{port}"];
+        verify(&[&["--only", "http1/1", "--config", path], options, &command].concat())
+    };
+    let output = run("fast = \"/fast\"\nslow = \"/slow\"\ngrace = \"3s\"\n", &[]);
+    assert!(stdout(&output).ends_with("1 pass\n"), "{}", stdout(&output));
+
+    for (text, expected) in [
+        (
+            "sloww = \"/\"\n",
+            "sundown.verify.toml, line 1: unknown field",
+        ),
+        ("grace = \"soon\"\n", "grace = \"soon\": "),
+        (
+            "fast = \"/\"\nsignal = \"BYE\"\n",
+            "signal = \"BYE\": give TERM",
+        ),
+    ] {
+        let output = run(text, &[]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(expected), "{told}");
+        assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    }
+    let output = run("grace = \"soon\"\nslow = \"/slow\"\n", &["--grace", "3s"]);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "a flag counts before the file"
     );
 }

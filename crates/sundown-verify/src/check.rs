@@ -124,6 +124,8 @@ pub struct Finding {
     pub verdict: Verdict,
     /// How many requests, connections or stops could have shown the fault.
     pub exposed: u64,
+    /// How many requests of these were lost, where requests are what it counts.
+    pub lost: Option<u64>,
     /// What was seen, in a few words.
     pub seen: String,
     /// Single cases, in words.
@@ -150,8 +152,16 @@ impl Finding {
         Self {
             verdict,
             exposed,
+            lost: None,
             seen: seen.into(),
             evidence: Vec::new(),
+        }
+    }
+
+    fn losing(self, lost: u64) -> Self {
+        Self {
+            lost: Some(lost),
+            ..self
         }
     }
 
@@ -190,6 +200,7 @@ impl Finding {
                 exposed,
                 format!("{} of {exposed} lost: {}", counts.lost, ways(counts)),
             )
+            .losing(counts.lost)
             .with_evidence(examples.map(|example| {
                 format!(
                     "{}: {} ({}; {})",
@@ -204,7 +215,7 @@ impl Finding {
                 format!("only {exposed} requests were at stake, {least} are needed"),
             );
         }
-        Self::pass(exposed, format!("0 of {exposed} lost"))
+        Self::pass(exposed, format!("0 of {exposed} lost")).losing(0)
     }
 }
 

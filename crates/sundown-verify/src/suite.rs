@@ -32,6 +32,8 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// How many cases could have shown the fault, in all runs.
     pub exposed: u64,
+    /// How many requests of these were lost, where requests are what it counts.
+    pub lost: Option<u64>,
     /// What was seen, in a few words.
     pub seen: String,
     /// Single cases, in words.
@@ -47,6 +49,8 @@ pub struct Times {
     pub ended: u64,
     /// Whether it had to be killed.
     pub killed: bool,
+    /// How it ended, in words.
+    pub exit: String,
 }
 
 /// What a suite found.
@@ -54,8 +58,8 @@ pub struct Times {
 pub struct Judged {
     /// Each check, in the order of the list.
     pub judgements: Vec<Judgement>,
-    /// The stop that most checks shared, in the last run.
-    pub shared: Option<Times>,
+    /// The stops under load, which most checks share.
+    pub stops: Vec<Times>,
 }
 
 /// What happens while a suite runs.
@@ -90,7 +94,7 @@ impl Suite {
     pub async fn run(&self, mut tell: impl FnMut(Told<'_>)) -> Result<Judged, StartError> {
         let mut judgements = Vec::new();
         let mut stops = 0;
-        let mut shared = None;
+        let mut shared = Vec::new();
         for group in self.groups() {
             let mut found: Vec<Vec<Finding>> = vec![Vec::new(); group.len()];
             for _ in 0..self.runs {
@@ -104,7 +108,7 @@ impl Suite {
                     });
                     let played = stop::play(&self.service, &checks).await?;
                     if checks.len() > 1 {
-                        shared = times(&played.moments);
+                        shared.extend(times(&played.moments));
                     }
                     for (at, finding) in open.iter().zip(played.findings) {
                         found[*at].push(finding);
@@ -127,7 +131,10 @@ impl Suite {
             }
         }
         judgements.sort_by_key(|judgement| self.place(judgement.check));
-        Ok(Judged { judgements, shared })
+        Ok(Judged {
+            judgements,
+            stops: shared,
+        })
     }
 
     /// The stops of one run: one that is shared, and one for each check that needs its own.
@@ -167,10 +174,12 @@ fn last_is_inconclusive(findings: &[Finding]) -> bool {
 
 fn times(moments: &Moments) -> Option<Times> {
     let millis = |after: Duration| after.as_millis() as u64;
+    let (at, ended) = moments.ended?;
     Some(Times {
         closed: millis(moments.after_signal(moments.closed)?),
-        ended: millis(moments.after_signal(moments.ended.map(|(at, _)| at))?),
+        ended: millis(moments.after_signal(Some(at))?),
         killed: moments.killed,
+        exit: ended.to_string(),
     })
 }
 
@@ -179,6 +188,7 @@ fn skipped(check: &'static Check, missing: Need) -> Judgement {
         check,
         verdict: Verdict::Skipped,
         exposed: 0,
+        lost: None,
         seen: format!("needs {}", missing.flag()),
         evidence: Vec::new(),
     }
@@ -192,6 +202,7 @@ fn merge(check: &'static Check, findings: Vec<Finding>) -> Judgement {
         told = findings;
     }
     let exposed = told.iter().map(|finding| finding.exposed).sum();
+    let lost = told.iter().map(|finding| finding.lost).sum();
     let failed = told
         .iter()
         .filter(|finding| finding.verdict == Verdict::Fail)
@@ -215,8 +226,30 @@ fn merge(check: &'static Check, findings: Vec<Finding>) -> Judgement {
         check,
         verdict,
         exposed,
+        lost,
         seen,
         evidence: worst.evidence,
+    }
+}
+
+impl Judged {
+    /// How many requests were at stake, and how many of them were lost, in all checks that count
+    /// requests.
+    pub fn losses(&self) -> (u64, u64) {
+        let counting = self
+            .judgements
+            .iter()
+            .filter_map(|one| Some((one.exposed, one.lost?)));
+        counting.fold((0, 0), |sum, (exposed, lost)| {
+            (sum.0 + exposed, sum.1 + lost)
+        })
+    }
+
+    /// The median time from the signal to the end, under load, in milliseconds.
+    pub fn median_stop(&self) -> Option<u64> {
+        let mut ended: Vec<u64> = self.stops.iter().map(|stop| stop.ended).collect();
+        ended.sort_unstable();
+        ended.get(ended.len() / 2).copied()
     }
 }
 

@@ -44,14 +44,11 @@ pub(super) fn table(zoo: &Zoo) -> String {
         }
         text.push_str(" |\n");
     }
-    text.push_str("| SIGTERM to exit under load, ms |");
+    text.push_str("| signal to exit under load, median, ms |");
     for (_, seen) in zoo.seen() {
-        let times = seen.judged.shared.as_ref();
-        let took = times.map_or_else(String::new, |times| match times.killed {
-            true => "killed".to_owned(),
-            false => times.ended.to_string(),
-        });
-        let _ = write!(text, " | {took}");
+        let median = seen.judged.median_stop();
+        let median = median.map_or_else(String::new, |median| median.to_string());
+        let _ = write!(text, " | {median}");
     }
     text.push_str(" |\n");
     text

@@ -1,4 +1,4 @@
-//! Puts the results into JSON for machines.
+//! Puts the results into JSON for machines; `schema/verify.json` describes it.
 
 use serde_json::{Value, json};
 use sundown_verify::suite::{Judged, Judgement};
@@ -27,7 +27,7 @@ pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
             Verdict::Inconclusive => "inconclusive",
         },
         "checks": checks,
-        "stop_ms": judged.shared,
+        "stops": judged.stops,
     });
     serde_json::to_string_pretty(&document).expect("it is made of strings and numbers")
 }
@@ -40,6 +40,7 @@ fn check(judgement: &Judgement) -> Value {
         "promise": check.promise,
         "verdict": judgement.verdict,
         "exposed": judgement.exposed,
+        "lost": judgement.lost,
         "bound": judgement.bound(),
         "seen": judgement.seen,
         "expected": check.criterion,

@@ -85,7 +85,7 @@ pub(super) fn report(judged: &Judged) -> String {
         }
         let _ = writeln!(text, "{}", line(judgement));
     }
-    if let Some(times) = &judged.shared {
+    if let Some(times) = judged.stops.last() {
         let _ = writeln!(text, "\n{}", axis(times));
     }
     let failed = judged
@@ -99,7 +99,7 @@ pub(super) fn report(judged: &Judged) -> String {
     text
 }
 
-fn failure(judgement: &Judgement) -> String {
+pub(super) fn failure(judgement: &Judgement) -> String {
     let check = judgement.check;
     let mut text = format!(
         "\n{} {} {}\n  expected  {}\n  seen      {}\n",
@@ -149,11 +149,11 @@ fn sum(judged: &Judged) -> String {
     words.join(", ")
 }
 
-fn percent(rate: f64) -> String {
+pub(super) fn percent(rate: f64) -> String {
     format!("{:.1} % at 95 %", rate * 100.0)
 }
 
-fn name(verdict: Verdict) -> &'static str {
+pub(super) fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "pass",
         Verdict::Fail => "FAIL",
@@ -163,7 +163,7 @@ fn name(verdict: Verdict) -> &'static str {
     }
 }
 
-fn level(check: &Check) -> &'static str {
+pub(super) fn level(check: &Check) -> &'static str {
     match check.level {
         Level::Must => "MUST",
         Level::Should => "SHOULD",

@@ -30,7 +30,7 @@ async fn as_first_process(stage: &Stage) -> Result<Finding, StartError> {
     first.signal(service.signal)?;
     let exit = first.running.process.wait_exit(service.grace).await;
     Ok(match exit {
-        Ok(exit) => Finding::pass(1, format!("{:?}", exit.ended)),
+        Ok(exit) => Finding::pass(1, exit.ended.to_string()),
         Err(_) => Finding::fail(1, format!("still there after {:?}", service.grace)),
     })
 }

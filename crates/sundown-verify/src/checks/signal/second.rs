@@ -43,7 +43,7 @@ async fn play(mut stage: Stage, second: i32) -> Finding {
         _ if moments.killed => Finding::pass(1, "two of them did not end it"),
         Some((at, ended)) => {
             let took = moments.after_signal(Some(at)).unwrap_or_default();
-            Finding::pass(1, format!("{ended:?} after {} ms", took.as_millis()))
+            Finding::pass(1, format!("{ended} after {} ms", took.as_millis()))
         }
         None => Finding::inconclusive("its end was not seen"),
     }

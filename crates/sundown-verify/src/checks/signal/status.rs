@@ -23,11 +23,8 @@ const TERMINATED: i32 = 128 + libc::SIGTERM;
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     match stage.ended().await.ended {
-        Some((_, Ended::Code(code @ (0 | TERMINATED)))) => {
-            Finding::pass(1, format!("exit code {code}"))
-        }
-        Some((_, Ended::Code(code))) => Finding::fail(1, format!("exit code {code}")),
-        Some((_, Ended::Signal(signal))) => Finding::fail(1, format!("died by signal {signal}")),
+        Some((_, ended @ Ended::Code(0 | TERMINATED))) => Finding::pass(1, ended.to_string()),
+        Some((_, ended)) => Finding::fail(1, ended.to_string()),
         None => Finding::inconclusive("its end was not seen"),
     }
 }

@@ -1,0 +1,122 @@
+//! What is asked of a service, from flags, the environment and `sundown.verify.toml`.
+//!
+//! A flag or a variable counts before the file, and the file before the default.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde::Deserialize;
+use sundown_verify::{Offers, Service};
+
+use super::Arguments;
+
+/// Read when it is there and no other file is named.
+pub(super) const FILE: &str = "sundown.verify.toml";
+
+/// The file, key by key what the flags are.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    fast: Option<String>,
+    slow: Option<String>,
+    big: Option<String>,
+    upload: Option<String>,
+    endless: Option<String>,
+    http2: Option<bool>,
+    signal: Option<String>,
+    grace: Option<String>,
+    start: Option<String>,
+}
+
+/// Describes the service that this command starts.
+pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Result<Service> {
+    let file = match &arguments.config {
+        Some(path) => File::read(path)?,
+        None if Path::new(FILE).exists() => File::read(Path::new(FILE))?,
+        None => File::default(),
+    };
+    let time = |flag: Option<Duration>, key: &str, text: Option<String>, usual: u64| match text {
+        Some(text) if flag.is_none() => {
+            duration(&text).map_err(|error| anyhow!("{key} = {text:?}: {error}"))
+        }
+        _ => Ok(flag.unwrap_or(Duration::from_secs(usual))),
+    };
+    let by_file = file.signal.as_deref().unwrap_or("TERM");
+    let by_file = signal(by_file).map_err(|error| anyhow!("signal = {by_file:?}: {error}"))?;
+    let flags = arguments;
+    Ok(Service {
+        command: command.to_vec(),
+        offers: Offers {
+            fast: flags
+                .fast
+                .clone()
+                .or(file.fast)
+                .unwrap_or_else(|| "/".to_owned()),
+            slow: flags.slow.clone().or(file.slow),
+            big: flags.big.clone().or(file.big),
+            upload: flags.upload.clone().or(file.upload),
+            endless: flags.endless.clone().or(file.endless),
+            http2: flags.http2 || file.http2.unwrap_or(false),
+        },
+        signal: flags.signal.unwrap_or(by_file),
+        grace: time(flags.grace, "grace", file.grace, 10)?,
+        start_limit: time(flags.start, "start", file.start, 30)?,
+    })
+}
+
+impl File {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        let text =
+            fs::read_to_string(path).with_context(|| format!("{shown} could not be read"))?;
+        toml::from_str(&text).map_err(|error| {
+            let line = error
+                .span()
+                .map_or(0, |span| text[..span.start].lines().count().max(1));
+            anyhow!(
+                "{shown}, line {line}: {}",
+                error.message().replace('\n', " ")
+            )
+        })
+    }
+}
+
+pub(super) fn signal(text: &str) -> Result<i32, String> {
+    let name = text.strip_prefix("SIG").unwrap_or(text);
+    let known = [
+        ("TERM", libc::SIGTERM),
+        ("INT", libc::SIGINT),
+        ("QUIT", libc::SIGQUIT),
+        ("HUP", libc::SIGHUP),
+        ("USR1", libc::SIGUSR1),
+        ("USR2", libc::SIGUSR2),
+    ];
+    let by_name = known.iter().find(|(known, _)| *known == name);
+    let number = || {
+        name.parse()
+            .ok()
+            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
+    };
+    let signal = by_name.map(|(_, number)| *number).or_else(number);
+    signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
+}
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_go_by_name_and_by_number() {
+        assert_eq!(signal("TERM"), Ok(15));
+        assert_eq!(signal("SIGQUIT"), Ok(3));
+        assert_eq!(signal("10"), Ok(10));
+        assert!(signal("0").is_err() && signal("65").is_err() && signal("KILLALL").is_err());
+    }
+}
