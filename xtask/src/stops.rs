@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rand::Rng;
 use serde::Serialize;
-use sundown_verify::process::{Ended, Spawn, free_port};
+use sundown_verify::process::{Ended, SignalTo, Spawn, free_port};
 use sundown_verify::{Declined, Held, Kind, Load, Loss, Plan, Refuse, Tally};
 
 use crate::peers::{self, Peer};
@@ -223,6 +223,7 @@ async fn stop_held(
         http1: 48,
         http2: if contender.peer.http2 { 16 } else { 0 },
         stop: libc::SIGTERM,
+        stop_to: SignalTo::default(),
     };
     row.held.merge(held.run().await?);
     let exit = server

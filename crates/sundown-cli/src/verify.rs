@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
+use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Told};
 use sundown_verify::{Check, Level, Suite, Verdict as Found, checks};
 
@@ -82,6 +83,17 @@ pub(crate) struct Arguments {
     /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM]
     #[arg(long, value_name = "SIGNAL", value_parser = settings::signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
     signal: Option<i32>,
+    /// Who gets the signal: the process that is started, as from a supervisor, or its whole group, as
+    /// from a terminal
+    #[arg(
+        long,
+        value_name = "WHO",
+        value_enum,
+        default_value_t = To::Leader,
+        help_heading = "How the service stops",
+        env = "SUNDOWN_VERIFY_SIGNAL_TO"
+    )]
+    signal_to: To,
     /// How long its stop may take [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
     grace: Option<Duration>,
@@ -130,6 +142,22 @@ pub(crate) struct Arguments {
     /// Write the results as JUnit's XML to this file
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JUNIT")]
     junit: Option<PathBuf>,
+}
+
+/// Who gets the signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    Leader,
+    Group,
+}
+
+impl From<To> for SignalTo {
+    fn from(to: To) -> Self {
+        match to {
+            To::Leader => Self::Leader,
+            To::Group => Self::Group,
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -216,6 +244,13 @@ async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the service was ended")),
     };
     progress.finish_and_clear();
+    if let Ok(Judged {
+        wrapped: Some(child),
+        ..
+    }) = &judged
+    {
+        eprintln!("{}", words::wrapped(child));
+    }
     judged
 }
 

@@ -224,3 +224,22 @@ fn the_file_says_what_the_flags_do_not() {
         "a flag counts before the file"
     );
 }
+
+#[test]
+fn a_shell_between_us_and_the_service_is_named_and_the_group_gets_past_it() {
+    let planted = bin_path("examples/planted");
+    // A shell that has more to do does not become its last command.
+    let script = format!("{} {{port}}; true", planted.display());
+    let run = |options: &[&str]| {
+        let command = [
+            "--fast", "/fast", "--slow", "/slow", "--only", "http1/3", "--strict",
+        ];
+        verify(&[&command, options, &["--", "sh", "-c", &script]].concat())
+    };
+    let leader = run(&[]);
+    let told = stderr(&leader);
+    assert!(told.contains("what listens is planted"), "{told}");
+    assert_eq!(leader.status.code(), Some(1), "{}", stdout(&leader));
+    let group = run(&["--signal-to", "group"]);
+    assert_eq!(group.status.code(), Some(0), "{}", stdout(&group));
+}

@@ -18,7 +18,7 @@ use crate::http2::{Begun, Session};
 use crate::load::ledger::{Ledger, Report, words};
 use crate::outcome::{End, Persistence};
 use crate::plan::{Kind, Plan, Request};
-use crate::process;
+use crate::process::{self, SignalTo};
 use crate::tally::Tally;
 use crate::tcp::Window;
 
@@ -39,6 +39,8 @@ pub struct Held {
     pub http2: usize,
     /// The signal that asks the server to stop.
     pub stop: i32,
+    /// Who gets it.
+    pub stop_to: SignalTo,
 }
 
 /// Means that the process could not be frozen or signalled.
@@ -90,6 +92,11 @@ impl Held {
         let frozen = Frozen::freeze(self.pid).await?;
         queue.fill(self, kept).await;
         signal(self.pid, self.stop)?;
+        if self.stop_to == SignalTo::Group {
+            for other in &frozen.others {
+                signal(*other, self.stop)?;
+            }
+        }
         sent();
         frozen.thaw().await;
         Ok(queue.judge().await)

@@ -270,6 +270,16 @@ pub(crate) fn members(group: u32) -> Vec<u32> {
     .collect()
 }
 
+/// Says who gets a signal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SignalTo {
+    /// The process that was started, as supervisors do.
+    #[default]
+    Leader,
+    /// Its whole group, as a terminal does at Ctrl-C.
+    Group,
+}
+
 /// Says how a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exit {
@@ -353,11 +363,12 @@ impl Process {
     /// Kills the process, and the rest of its group when it has one of its own, as supervisors do.
     /// Tells whether the process was there.
     pub fn kill(&mut self) -> bool {
+        let was_there = self.signal(libc::SIGKILL).is_ok();
         for pid in self.group_members() {
             // SAFETY: as when dropped.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
         }
-        self.signal(libc::SIGKILL).is_ok()
+        was_there
     }
 
     /// Returns the process's id.
@@ -380,6 +391,36 @@ impl Process {
             0 => Ok(()),
             _ => Err(refused(io::Error::last_os_error())),
         }
+    }
+
+    /// Sends a signal to whom it is for.
+    ///
+    /// # Errors
+    /// As [`Process::signal`].
+    pub fn signal_to(&mut self, to: SignalTo, signal: i32) -> Result<(), ProcessError> {
+        let others = match to {
+            SignalTo::Leader => Vec::new(),
+            SignalTo::Group => self.group_members(),
+        };
+        self.signal(signal)?;
+        for pid in others.into_iter().filter(|pid| *pid != self.id()) {
+            // SAFETY: as when dropped. One that has ended since needs no signal.
+            unsafe { libc::kill(pid as libc::pid_t, signal) };
+        }
+        Ok(())
+    }
+
+    /// Names a child of this process that listens on the port while this one does not: then this one
+    /// is a wrapper, such as a shell.
+    pub(crate) fn listening_child(&self, port: u16) -> Option<String> {
+        let inodes = listeners(port).ok()?;
+        let listens = |pid: &u32| holds_one_of(*pid, &inodes);
+        if listens(&self.id()) {
+            return None;
+        }
+        let child = self.group_members().into_iter().find(listens)?;
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+        Some(name.trim().to_owned())
     }
 
     /// Waits until something listens on this port, without connecting to it: a connection would be
@@ -541,35 +582,52 @@ pub fn free_port() -> io::Result<SocketAddr> {
 
 /// Tells whether a socket in our network namespace listens on the port (proc_net_tcp(5)).
 pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {
-    Ok(listens_in("/proc/net/tcp", addr.port())? || listens_in("/proc/net/tcp6", addr.port())?)
+    Ok(!listeners(addr.port())?.is_empty())
 }
 
-fn listens_in(path: &str, port: u16) -> io::Result<bool> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    for line in BufReader::new(file).lines().skip(1) {
-        match listening_port(&line?) {
-            Some(found) if found == port => return Ok(true),
-            Some(_) => {}
-            // Listeners come first; behind them may lie ten thousand connections in TIME_WAIT.
-            None => return Ok(false),
+/// Lists the inodes of the sockets that listen on the port.
+fn listeners(port: u16) -> io::Result<Vec<u64>> {
+    let mut inodes = Vec::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for line in BufReader::new(file).lines().skip(1) {
+            match listener(&line?) {
+                Some((found, inode)) if found == port => inodes.push(inode),
+                Some(_) => {}
+                // Listeners come first; behind them may lie ten thousand connections in TIME_WAIT.
+                None => break,
+            }
         }
     }
-    Ok(false)
+    Ok(inodes)
 }
 
-/// Returns the port of a line such as `0: 0100007F:1F90 00000000:0000 0A …`, if it listens.
-fn listening_port(line: &str) -> Option<u16> {
+/// Returns port and inode of a line such as `0: 0100007F:1F90 00000000:0000 0A …`, if it listens.
+fn listener(line: &str) -> Option<(u16, u64)> {
     const LISTEN: &str = "0A";
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (_, port) = fields.next()?.rsplit_once(':')?;
-    let state = fields.nth(1)?;
-    (state == LISTEN)
-        .then(|| u16::from_str_radix(port, 16).ok())
-        .flatten()
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let inode = fields.nth(5)?;
+    Some((u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
+}
+
+/// Tells whether a process has one of these sockets open.
+fn holds_one_of(pid: u32, inodes: &[u64]) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    let mut links = open.into_iter().flatten().flatten();
+    links.any(|entry| {
+        let link = std::fs::read_link(entry.path()).unwrap_or_default();
+        let socket = link.to_str().and_then(|link| link.strip_prefix("socket:["));
+        let inode = socket.and_then(|socket| socket.trim_end_matches(']').parse().ok());
+        inode.is_some_and(|inode| inodes.contains(&inode))
+    })
 }
 
 #[cfg(test)]
@@ -578,10 +636,10 @@ mod tests {
 
     #[test]
     fn a_listening_port_is_read_from_the_kernels_table() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000";
-        assert_eq!(listening_port(line), Some(8080));
-        let line = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000";
-        assert_eq!(listening_port(line), None);
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1";
+        assert_eq!(listener(line), Some((8080, 4711)));
+        let line = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4712 1";
+        assert_eq!(listener(line), None);
     }
 
     #[test]

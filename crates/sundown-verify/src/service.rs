@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::http1::{Connection, Letter};
 use crate::outcome::{End, Seen};
 use crate::plan::{Kind, Request, Requests};
-use crate::process::{self, Process, ProcessError, Spawn};
+use crate::process::{self, Process, ProcessError, SignalTo, Spawn};
 use crate::tcp::Window;
 
 /// Where the port goes in a command.
@@ -28,6 +28,8 @@ pub struct Service {
     pub offers: Offers,
     /// The signal that asks it to stop.
     pub signal: i32,
+    /// Who gets it.
+    pub signal_to: SignalTo,
     /// How long its stop may take.
     pub grace: Duration,
     /// How long it may take to listen and to answer.

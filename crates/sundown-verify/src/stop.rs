@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use crate::check::{Check, Finding, Stop};
-use crate::process::{Ended, Process, ProcessError, listens};
+use crate::process::{Ended, Process, ProcessError, SignalTo, listens};
 use crate::service::{Running, Service, StartError};
 
 /// How long checks may take to be set.
@@ -83,6 +83,8 @@ pub struct Played {
     pub moments: Moments,
     /// What each check found, in their order.
     pub findings: Vec<Finding>,
+    /// The child that listens, where the process that was started does not.
+    pub wrapped: Option<String>,
 }
 
 /// What a check sees of a stop.
@@ -173,6 +175,7 @@ impl Stage {
 /// If it cannot be started, signalled or watched.
 pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, StartError> {
     let Running { process, address } = service.start().await?;
+    let wrapped = process.listening_child(address.port());
     let (unset, mut all_set) = mpsc::channel(1);
     let (orders, inbox) = mpsc::unbounded_channel();
     let (moments, _) = watch::channel(Moments::default());
@@ -198,6 +201,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         address,
         inbox,
         moments,
+        signal_to: service.signal_to,
         limit: service.grace + SLACK,
     };
     if checks.iter().any(|check| check.stop == Stop::Shared) {
@@ -211,7 +215,11 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     conductor.watch().await?;
     let moments = conductor.moments.borrow().clone();
     let findings = findings(playing, checks.len()).await;
-    Ok(Played { moments, findings })
+    Ok(Played {
+        moments,
+        findings,
+        wrapped,
+    })
 }
 
 async fn findings(mut playing: JoinSet<(usize, Finding)>, count: usize) -> Vec<Finding> {
@@ -258,6 +266,7 @@ struct Conductor {
     address: SocketAddr,
     inbox: mpsc::UnboundedReceiver<Order>,
     moments: watch::Sender<Moments>,
+    signal_to: SignalTo,
     limit: Duration,
 }
 
@@ -270,7 +279,7 @@ impl Conductor {
     fn send(&mut self, signal: i32) -> Result<(), ProcessError> {
         // Noted before: what a check sees after the signal is never earlier than it.
         self.note_signal();
-        self.process.signal(signal)
+        self.process.signal_to(self.signal_to, signal)
     }
 
     fn note_signal(&self) {

@@ -60,6 +60,8 @@ pub struct Judged {
     pub judgements: Vec<Judgement>,
     /// The stops under load, which most checks share.
     pub stops: Vec<Times>,
+    /// The child that listens, where the process that was started does not: a shell, npm, `go run`.
+    pub wrapped: Option<String>,
 }
 
 /// What happens while a suite runs.
@@ -95,6 +97,7 @@ impl Suite {
         let mut judgements = Vec::new();
         let mut stops = 0;
         let mut shared = Vec::new();
+        let mut wrapped = None;
         for group in self.groups() {
             let mut found: Vec<Vec<Finding>> = vec![Vec::new(); group.len()];
             for _ in 0..self.runs {
@@ -110,6 +113,7 @@ impl Suite {
                     if checks.len() > 1 {
                         shared.extend(times(&played.moments));
                     }
+                    wrapped = wrapped.or(played.wrapped);
                     for (at, finding) in open.iter().zip(played.findings) {
                         found[*at].push(finding);
                     }
@@ -134,6 +138,7 @@ impl Suite {
         Ok(Judged {
             judgements,
             stops: shared,
+            wrapped,
         })
     }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use sundown_verify::process::{Ended, Spawn, free_port};
+use sundown_verify::process::{Ended, SignalTo, Spawn, free_port};
 use sundown_verify::{Held, Kind, Loss, Plan, Process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -96,6 +96,7 @@ async fn held(part: &str) -> (Held, Process) {
         http1: 20,
         http2: 5,
         stop: libc::SIGTERM,
+        stop_to: SignalTo::default(),
     };
     (held, process)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sundown_testkit::bin_path;
+use sundown_verify::process::SignalTo;
 use sundown_verify::{Offers, Service, Suite, Verdict, checks};
 
 fn service(fault: &str) -> Service {
@@ -20,6 +21,7 @@ fn service(fault: &str) -> Service {
             http2: false,
         },
         signal: libc::SIGTERM,
+        signal_to: SignalTo::Leader,
         grace: Duration::from_secs(3),
         start_limit: Duration::from_secs(30),
     }

@@ -5,7 +5,7 @@ mod trial;
 use std::time::Duration;
 
 use serde_json::Value;
-use sundown_verify::process::Refuse;
+use sundown_verify::process::{Refuse, SignalTo};
 use sundown_verify::{Held, Plan};
 use tokio::io::AsyncWriteExt as _;
 use trial::{Trial, get, refusing, run, spawn};
@@ -100,6 +100,7 @@ async fn everyone_in_the_queue_is_answered(refuse: Refuse, closed_by: &str) {
         http1: 48,
         http2: 16,
         stop: TERM,
+        stop_to: SignalTo::default(),
     };
     let tally = held.run().await.unwrap();
     let (code, said) = trial.exit().await;

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use sundown_verify::process::SignalTo;
 use sundown_verify::{Offers, Service};
 
 use crate::peers::{PEERS, Peer};
@@ -199,6 +200,7 @@ fn service(command: Vec<std::ffi::OsString>, offers: Offers, signal: i32) -> Ser
         command,
         offers,
         signal,
+        signal_to: SignalTo::default(),
         grace: GRACE,
         start_limit: GRACE,
     }

@@ -28,6 +28,7 @@ pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
         },
         "checks": checks,
         "stops": judged.stops,
+        "wrapped": judged.wrapped,
     });
     serde_json::to_string_pretty(&document).expect("it is made of strings and numbers")
 }

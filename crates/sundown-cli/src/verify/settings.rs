@@ -62,6 +62,7 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
             http2: flags.http2 || file.http2.unwrap_or(false),
         },
         signal: flags.signal.unwrap_or(by_file),
+        signal_to: flags.signal_to.into(),
         grace: time(flags.grace, "grace", file.grace, 10)?,
         start_limit: time(flags.start, "start", file.start, 30)?,
     })

@@ -59,6 +59,14 @@ pub(super) fn under_way(number: usize, checks: &[&'static Check]) -> String {
     }
 }
 
+/// What to do about a shell between us and the service.
+pub(super) fn wrapped(child: &str) -> String {
+    format!(
+        "note: what listens is {child}, a child of the command that was started, which gets the \
+         signal: start {child} itself, put exec before it, or give --signal-to group"
+    )
+}
+
 /// A check and its verdict.
 pub(super) fn line(judgement: &Judgement) -> String {
     let check = judgement.check;

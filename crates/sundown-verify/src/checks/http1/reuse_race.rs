@@ -30,6 +30,7 @@ async fn play(stage: Stage) -> Finding {
         http1: 0,
         http2: 0,
         stop: stage.service().signal,
+        stop_to: stage.service().signal_to,
     };
     held(&stage, plan, CONNECTIONS as u64 / 2).await
 }

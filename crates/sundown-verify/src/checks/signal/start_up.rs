@@ -45,7 +45,7 @@ async fn at_instants(stage: &Stage) -> Finding {
         tried += 1;
         sleep(after).await;
         // It may have ended by itself, which is no fault of its stop.
-        let _ = running.process.signal(service.signal);
+        let _ = running.process.signal_to(service.signal_to, service.signal);
         if running.process.wait_exit(service.grace).await.is_err() {
             stayed.push(format!(
                 "the signal came {} ms after the start",
