@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod crashes;
+mod false_alarms;
 mod folder;
 mod instants;
 mod peer;
@@ -35,6 +36,7 @@ enum Chore {
     Bench(bench::Arguments),
     Ci(ci::Arguments),
     Crashes(crashes::Arguments),
+    FalseAlarms(false_alarms::Arguments),
     Instants(instants::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
@@ -68,6 +70,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Bench(arguments) => bench::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
+        Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),

@@ -64,6 +64,11 @@ impl Session {
         }
     }
 
+    /// Tells whether a GOAWAY came that declines no stream, as the first of two does.
+    pub fn was_warned(&self) -> bool {
+        self.wire.warned()
+    }
+
     /// Sends one request and reads the answer, for at most `limit`.
     pub async fn exchange(&self, request: &Request, limit: Duration) -> Exchange {
         let mut exchange = self.exchange_begun();

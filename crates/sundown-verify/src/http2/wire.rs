@@ -31,6 +31,8 @@ pub(crate) struct Wire {
 struct Heard {
     spoken: bool,
     goaway: Option<u32>,
+    /// Whether a GOAWAY named the highest stream there can be.
+    warned: bool,
     resets: HashMap<u32, u32>,
     /// The connection's state just after the write that carried a stream's HEADERS.
     written: HashMap<u32, TcpState>,
@@ -39,6 +41,7 @@ struct Heard {
 }
 
 const REFUSED_STREAM: u32 = 0x7;
+const HIGHEST_STREAM: u32 = 0x7fff_ffff;
 
 impl Wire {
     pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
@@ -58,6 +61,11 @@ impl Wire {
     /// Tells whether the server said GOAWAY.
     pub(crate) fn going_away(&self) -> bool {
         self.heard().goaway.is_some()
+    }
+
+    /// Tells whether the server said GOAWAY without declining anything.
+    pub(crate) fn warned(&self) -> bool {
+        self.heard().warned
     }
 
     /// Tells whether the server has said anything yet.
@@ -126,6 +134,7 @@ impl Wire {
         let mut heard = self.heard();
         match frame {
             Frame::GoAway { last } => {
+                heard.warned |= last == HIGHEST_STREAM;
                 heard.goaway = Some(heard.goaway.map_or(last, |before| before.min(last)));
             }
             Frame::Reset { stream, code } => {

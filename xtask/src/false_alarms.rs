@@ -1,0 +1,106 @@
+//! `cargo xtask false-alarms`: does the suite blame a server that is right in every respect?
+//!
+//! Both sides share a machine whose cores are all kept busy by something else, as on a build server.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use sundown_verify::process::{SignalTo, Spawn};
+use sundown_verify::suite::Told;
+use sundown_verify::{Offers, Process, Service, Suite, Verdict as Found, checks};
+
+use crate::workspace::Workspace;
+use crate::{Verdict, progress};
+
+/// Play the suite on a server without a fault, on a busy machine, and count what it blames
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How often the whole suite is played
+    #[arg(long, value_name = "N", default_value_t = 200, env = "XTASK_RUNS")]
+    runs: u32,
+    /// How many processes keep the machine busy [default: one a core]
+    #[arg(long, value_name = "N", env = "XTASK_BUSY")]
+    busy: Option<usize>,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "sundown-verify",
+    ]);
+    cargo.args(["--example", "planted"]);
+    ensure!(cargo.status()?.success(), "the server could not be built");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy = arguments.busy.unwrap_or(cores);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(count(workspace, arguments.runs, busy))
+}
+
+async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<Verdict> {
+    let _burners = burners(busy)?;
+    let mut clean = 0;
+    let mut blamed: Vec<String> = Vec::new();
+    let mut unclear = 0;
+    for run in 1..=runs {
+        let suite = Suite::new(service(workspace), checks::all().collect(), 1);
+        let judged = suite.run(|told| {
+            if let Told::Stop { number, .. } = told {
+                progress::line(&format!("run {run} of {runs}: stop {number}"));
+            }
+        });
+        let judged = judged.await.with_context(|| format!("run {run}"))?;
+        let failed = judged
+            .judgements
+            .iter()
+            .filter(|judgement| matches!(judgement.verdict, Found::Fail | Found::Flaky));
+        let before = blamed.len();
+        blamed.extend(failed.map(|one| format!("run {run}: {}: {}", one.check.id, one.seen)));
+        clean += u32::from(blamed.len() == before);
+        let mut verdicts = judged.judgements.iter().map(|judgement| judgement.verdict);
+        unclear += u32::from(verdicts.any(|verdict| verdict == Found::Inconclusive));
+    }
+    progress::clear();
+    println!(
+        "{clean} of {runs} runs blamed nobody, with {busy} busy processes; {unclear} had a check that \
+         saw too little"
+    );
+    for line in &blamed {
+        println!("    {line}");
+    }
+    Ok(match blamed.is_empty() {
+        true => Verdict::Holds,
+        false => Verdict::Broken,
+    })
+}
+
+/// Starts processes that take all they are given; dropped, they are gone.
+fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
+    let burner = Spawn::new("sh").args(["-c", "while :; do :; done"]);
+    let burners = (0..count).map(|_| burner.start());
+    Ok(burners.collect::<Result<_, _>>()?)
+}
+
+fn service(workspace: &Workspace) -> Service {
+    let planted = workspace.target.join("release/examples/planted");
+    Service {
+        command: vec![planted.into(), "{port}".into()],
+        offers: Offers {
+            fast: "/fast".to_owned(),
+            slow: Some("/slow".to_owned()),
+            big: Some("/big".to_owned()),
+            upload: Some("/upload".to_owned()),
+            endless: Some("/endless".to_owned()),
+            http2: false,
+        },
+        signal: libc::SIGTERM,
+        signal_to: SignalTo::Leader,
+        grace: Duration::from_secs(5),
+        start_limit: Duration::from_secs(30),
+    }
+}
