@@ -101,13 +101,17 @@ pub(crate) fn find(name: &str) -> anyhow::Result<&'static Peer> {
 impl Peer {
     /// Says what to install when this machine cannot build or run the peer.
     pub(crate) fn missing_toolchain(&self) -> Option<String> {
-        let (program, argument, install) = match self.language {
+        let (program, arguments, install): (_, &[_], _) = match self.language {
             Language::Rust => return None,
-            Language::Go => ("go", "version", "install Go 1.25 or newer"),
-            Language::Node => ("node", "--version", "install Node.js 20 or newer"),
-            Language::Python(_) => ("python3", "--version", "install Python 3.10 or newer"),
+            Language::Go => ("go", &["version"], "install Go 1.25 or newer"),
+            Language::Node => ("node", &["--version"], "install Node.js 20 or newer"),
+            Language::Python(_) => (
+                "python3",
+                &["-c", "import ensurepip, venv"],
+                "install Python 3.10 or newer, with venv",
+            ),
         };
-        let answer = Command::new(program).arg(argument).output();
+        let answer = Command::new(program).args(arguments).output();
         let answers = answer.is_ok_and(|output| output.status.success());
         (!answers).then(|| format!("peer {} needs `{program}`: {install}", self.name))
     }

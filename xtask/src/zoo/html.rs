@@ -22,7 +22,7 @@ pub(super) fn page(zoo: &Zoo) -> String {
     );
     let _ = writeln!(
         text,
-        "<p>Made by <code>cargo xtask zoo</code>. {}; each check played {} times. {}</p>",
+        "<p>Made by <code>cargo xtask zoo</code>. {}; runs of each check: {}. {}</p>",
         escape(&zoo.machine),
         zoo.runs,
         escape(LEGEND)

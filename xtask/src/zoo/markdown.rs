@@ -19,7 +19,7 @@ pub(super) fn page(zoo: &Zoo) -> String {
     let mut text = HEAD.to_owned();
     let _ = writeln!(
         text,
-        "\n{}; each check played {} times; a stop may take 30 s, as Kubernetes lets it.\n",
+        "\n{}; runs of each check: {}; a stop may take 30 s, as Kubernetes lets it.\n",
         zoo.machine, zoo.runs
     );
     text.push_str(&table(zoo));
