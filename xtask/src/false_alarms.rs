@@ -2,6 +2,7 @@
 //!
 //! Both sides share a machine whose cores are all kept busy by something else, as on a build server.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -46,7 +47,7 @@ async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<
     let _burners = burners(busy)?;
     let mut clean = 0;
     let mut blamed: Vec<String> = Vec::new();
-    let mut unclear = 0;
+    let mut unclear: BTreeMap<&str, u32> = BTreeMap::new();
     for run in 1..=runs {
         let suite = Suite::new(service(workspace), checks::all().collect(), 1);
         let judged = suite.run(|told| {
@@ -62,14 +63,17 @@ async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<
         let before = blamed.len();
         blamed.extend(failed.map(|one| format!("run {run}: {}: {}", one.check.id, one.seen)));
         clean += u32::from(blamed.len() == before);
-        let mut verdicts = judged.judgements.iter().map(|judgement| judgement.verdict);
-        unclear += u32::from(verdicts.any(|verdict| verdict == Found::Inconclusive));
+        for judgement in &judged.judgements {
+            if judgement.verdict == Found::Inconclusive {
+                *unclear.entry(judgement.check.id).or_default() += 1;
+            }
+        }
     }
     progress::clear();
-    println!(
-        "{clean} of {runs} runs blamed nobody, with {busy} busy processes; {unclear} had a check that \
-         saw too little"
-    );
+    println!("{clean} of {runs} runs blamed nobody, with {busy} busy processes");
+    for (id, times) in &unclear {
+        println!("    {id} saw too little in {times}");
+    }
     for line in &blamed {
         println!("    {line}");
     }
