@@ -1,5 +1,10 @@
 //! The signal while there is much to do.
 
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::http1::{Connection, Letter};
 use crate::plan::{Plan, Request};
@@ -22,22 +27,25 @@ pub(super) const CHECK: Check = Check {
 /// More than the usual number of workers.
 const REQUESTS: usize = 64;
 
+/// How long the requests have to be written and taken up.
+const TAKEN_UP: Duration = Duration::from_millis(100);
+
 async fn play(mut stage: Stage) -> Finding {
     let offers = &stage.service().offers;
     let slow = Request::get(offers.slow.as_ref().unwrap_or(&offers.fast));
     let letter = Letter::new(&[slow], stage.address());
-    let mut busy = tokio::task::JoinSet::new();
-    let mut written = 0;
+    let mut busy = JoinSet::new();
     for _ in 0..REQUESTS {
         let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         let letter = letter.clone();
-        written += 1;
         busy.spawn(async move { connection.exchange(&letter, Plan::HANG_LIMIT).await });
     }
-    if written < REQUESTS / 2 {
-        return Finding::inconclusive(format!("only {written} connections could be opened"));
+    let opened = busy.len();
+    if opened < REQUESTS / 2 {
+        return Finding::inconclusive(format!("only {opened} connections could be opened"));
     }
+    sleep(TAKEN_UP).await;
     stage.send(stage.service().signal);
     let moments = stage.ended().await;
     Finding::of_end(&moments, stage.service().grace)
