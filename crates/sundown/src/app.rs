@@ -160,8 +160,8 @@ impl App {
         self
     }
 
-    /// How long idle connections stay open for a request that was on its way. Default 500 ms;
-    /// `SUNDOWN_LINGER`.
+    /// How long idle connections stay open for a request that was on its way; of more than 800 some
+    /// end earlier, over up to half of it. Default 500 ms; `SUNDOWN_LINGER`.
     pub fn linger(mut self, linger: Duration) -> Self {
         self.wishes.linger = Some(linger);
         self

@@ -33,7 +33,8 @@ pub(crate) struct Wishes {
 /// | `release` | 5 s, at most a fifth of grace | `post_cleanup` hooks |
 ///
 /// `linger` (500 ms, at most a tenth of grace) is spent within the drain: how long an idle
-/// keep-alive connection stays open for a request that was on its way.
+/// keep-alive connection stays open for a request that was on its way. Of more than 800 connections
+/// some end earlier, over up to half of it, so that they do not all come back at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Budget {

@@ -37,11 +37,17 @@ pub(super) enum Activity {
     Closing(Instant),
 }
 
+/// How long a peer and we need for the end of one connection, to be on the safe side.
+const ENDING: Duration = Duration::from_micros(25);
+
 /// What the judgement is based on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
+    pub(super) number: u64,
     pub(super) protocol: Protocol,
     pub(super) activity: Activity,
+    /// Whether hyper has let go of it.
+    pub(super) rests: bool,
     /// Whether it ever carried a request.
     pub(super) served: bool,
     /// When it was told to go away (HTTP/2).
@@ -54,14 +60,22 @@ pub(super) struct Stage {
     pub(super) closing_since: Option<Instant>,
     pub(super) draining: bool,
     pub(super) linger: Duration,
+    /// How many connections there were when draining began.
+    pub(super) crowd: usize,
 }
 
 impl Stage {
     pub(super) fn of(core: &Core) -> Self {
+        let draining = core.phase() >= Phase::Draining;
         Self {
             closing_since: core.stop_times().map(|times| times.closing_since),
-            draining: core.phase() >= Phase::Draining,
+            draining,
             linger: core.budget.linger,
+            crowd: if draining {
+                core.connections.crowd()
+            } else {
+                0
+            },
         }
     }
 }
@@ -99,8 +113,9 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
         (protocol, Activity::Idle(since)) => {
-            let until = idle_until(since, stage, limits);
-            if stage.draining && protocol == Protocol::Http1 && now < until {
+            let until = idle_until(since, view.number, stage, limits);
+            let awake = protocol == Protocol::Http1 && !view.rests;
+            if stage.draining && awake && now < until {
                 return Judgement::Now(Order::Rest);
             }
             (until, Order::Close)
@@ -111,12 +126,25 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
 
 /// The linger counts from the beginning of the stop, or from when the connection became idle
 /// later without having said close.
-fn idle_until(since: Instant, stage: Stage, limits: &Limits) -> Instant {
+fn idle_until(since: Instant, number: u64, stage: Stage, limits: &Limits) -> Instant {
     let kept = since + limits.keep_alive;
     match stage.closing_since {
-        Some(closing) if stage.draining => kept.min(since.max(closing) + stage.linger),
+        Some(closing) if stage.draining => {
+            let linger = stage.linger - lead(number, stage);
+            kept.min(since.max(closing) + linger)
+        }
         _ => kept,
     }
+}
+
+/// How much earlier than the linger's end this one of many connections ends: thousands that end
+/// at one instant keep us, and come back to our successor at one instant, too. In steps, and
+/// over no more than half of the linger.
+fn lead(number: u64, stage: Stage) -> Duration {
+    let crowd = u32::try_from(stage.crowd).unwrap_or(u32::MAX);
+    let spread = ENDING.saturating_mul(crowd).min(stage.linger / 2);
+    let steps = spread.as_micros() / DRAINING.as_micros();
+    DRAINING * (u128::from(number) % (steps + 1)) as u32
 }
 
 fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judgement {
@@ -169,6 +197,7 @@ mod tests {
             closing_since: None,
             draining: false,
             linger: Duration::from_secs(1),
+            crowd: 799,
         };
         let lame = Stage {
             closing_since: Some(at(100)),
@@ -178,9 +207,15 @@ mod tests {
             draining: true,
             ..lame
         };
+        let crowded = Stage {
+            crowd: 1_000_000,
+            ..draining
+        };
         let view = |protocol, activity| View {
+            number: 25,
             protocol,
             activity,
+            rests: false,
             served: true,
             told: None,
         };
@@ -243,6 +278,33 @@ mod tests {
                 view(Http1, Idle(at(50))),
                 draining,
                 Now(Order::Rest),
+            ),
+            (
+                "no need to say it twice",
+                100,
+                View {
+                    rests: true,
+                    ..view(Http1, Idle(at(50)))
+                },
+                draining,
+                At(at(101)),
+            ),
+            (
+                "in a crowd some end after half of the linger",
+                100,
+                view(Unknown, Idle(at(50))),
+                crowded,
+                At(at(101) - Duration::from_millis(500)),
+            ),
+            (
+                "and some at its end",
+                100,
+                View {
+                    number: 26,
+                    ..view(Unknown, Idle(at(50)))
+                },
+                crowded,
+                At(at(101)),
             ),
             (
                 "linger from closing",

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -26,6 +26,7 @@ pub(crate) struct Connections {
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
     counts: Mutex<Counts>,
+    crowd: OnceLock<usize>,
     look: Notify,
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Connection {
     body: AtomicU8,
     /// Microseconds of `clock`.
     since: AtomicU64,
+    rests: AtomicBool,
     served: AtomicBool,
     /// Microseconds of `clock` plus one; zero is "not told".
     told: AtomicU64,
@@ -126,6 +128,7 @@ impl Registered {
             activity: AtomicU8::new(activity::IDLE),
             body: AtomicU8::new(body::NONE),
             since: AtomicU64::new(core.clock.micros()),
+            rests: AtomicBool::new(false),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
             order: AtomicU8::new(order::NONE),
@@ -321,6 +324,11 @@ impl Connection {
         *lock(&self.task) = Some(task);
     }
 
+    /// hyper has let go of it, or has it again.
+    pub(super) fn rests(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
+    }
+
     /// Takes the order that was left, if any. The order to cut stays, and the one to look is for
     /// whoever closes.
     pub(super) fn take_order(&self) -> Option<Order> {
@@ -427,8 +435,10 @@ impl Connection {
         };
         let told = self.told.load(Ordering::Relaxed).checked_sub(1);
         View {
+            number: self.id,
             protocol: self.protocol(),
             activity,
+            rests: self.rests.load(Ordering::Relaxed),
             served: self.served.load(Ordering::Relaxed),
             told: told.map(|micros| self.core.clock.instant(micros)),
         }
@@ -460,6 +470,11 @@ impl Connections {
     /// How many are open.
     pub(crate) fn len(&self) -> usize {
         lock(&self.open).len()
+    }
+
+    /// How many were open when this was first asked.
+    pub(super) fn crowd(&self) -> usize {
+        *self.crowd.get_or_init(|| self.len())
     }
 
     pub(crate) fn counts(&self) -> ConnectionCounts {

@@ -217,6 +217,7 @@ impl<S: HttpService> Room<S> {
             return newcomer.wake(&self.door);
         }
         self.resting.insert(token, newcomer);
+        connection.rests(true);
         connection.wake_for_orders(Waker::from(self.bell.clone()));
         // What was ordered before woke nobody.
         self.let_do(token, Resting::carry_out_order);
@@ -322,6 +323,7 @@ impl<S: HttpService> Resting<S> {
 
     fn wake(self, door: &Door<S>) {
         let connection = self.exchanges.connection().clone();
+        connection.rests(false);
         match TcpStream::from_std(self.stream) {
             Ok(stream) => {
                 let io = Io::new(stream, connection.clone());
