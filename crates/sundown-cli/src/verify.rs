@@ -72,6 +72,46 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_ENDLESS"
     )]
     endless: Option<String>,
+    /// A target whose body never ends
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_STREAM"
+    )]
+    stream: Option<String>,
+    /// A target that sends server-sent events and never ends
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_SSE"
+    )]
+    sse: Option<String>,
+    /// A target that accepts a WebSocket
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_WS"
+    )]
+    ws: Option<String>,
+    /// A target that tells whether it wants more work, as a readiness probe asks
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_READY"
+    )]
+    ready: Option<String>,
+    /// A target that tells whether it is alive, as a liveness probe asks
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_LIVE"
+    )]
+    live: Option<String>,
     /// It speaks HTTP/2 with prior knowledge (h2c)
     #[arg(
         long,
@@ -97,6 +137,9 @@ pub(crate) struct Arguments {
     /// How long its stop may take [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
     grace: Option<Duration>,
+    /// How long it still serves who connects after the signal, while load balancers take notice
+    #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_LAME_DUCK")]
+    lame_duck: Option<Duration>,
     /// How long its start may take [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_START")]
     start: Option<Duration>,

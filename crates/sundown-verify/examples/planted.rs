@@ -17,8 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiting thread looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(5);
 
+/// How long it still serves who connects after the signal.
+const LAME_DUCK: Duration = Duration::from_millis(200);
+
+/// How long streams go on after the signal.
+const STREAMS: Duration = Duration::from_millis(300);
+
 static STOPPING: AtomicBool = AtomicBool::new(false);
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+static OPEN_STREAMS: AtomicUsize = AtomicUsize::new(0);
 /// How many requests were slow, and how many were not, since the start.
 static SLOW: AtomicUsize = AtomicUsize::new(0);
 static OTHER: AtomicUsize = AtomicUsize::new(0);
@@ -60,6 +67,24 @@ enum Fault {
     Orphan,
     /// A child is left behind that has the listener.
     Leak,
+    /// Who connects in the lame-duck window is not told to leave.
+    LameUntold,
+    /// It is ready to the end.
+    Ready,
+    /// It is not alive once it stops.
+    Dead,
+    /// A stream that is cut looks whole.
+    Whole,
+    /// A stream goes on as long as the process may.
+    Streams,
+    /// An event is cut.
+    Event,
+    /// A WebSocket is closed without a word.
+    Wordless,
+    /// A connection is closed with bytes unread.
+    Unread,
+    /// Every process ends with another status.
+    Unstable,
 }
 
 fn fault(name: Option<&str>) -> Fault {
@@ -82,6 +107,15 @@ fn fault(name: Option<&str>) -> Fault {
         Some("busy") => Fault::Busy,
         Some("orphan") => Fault::Orphan,
         Some("leak") => Fault::Leak,
+        Some("lame-untold") => Fault::LameUntold,
+        Some("ready") => Fault::Ready,
+        Some("dead") => Fault::Dead,
+        Some("whole") => Fault::Whole,
+        Some("streams") => Fault::Streams,
+        Some("event") => Fault::Event,
+        Some("wordless") => Fault::Wordless,
+        Some("unread") => Fault::Unread,
+        Some("unstable") => Fault::Unstable,
         Some(other) => panic!("no fault is named {other}"),
     }
 }
@@ -115,11 +149,12 @@ fn main() {
 fn stop(listener: TcpListener, fault: Fault) {
     let began = Instant::now();
     if !matches!(fault, Fault::Backlog | Fault::Zombie) {
-        make_deaf(&listener);
-        while began.elapsed() < Duration::from_millis(30) {
-            accept_all(&listener, fault);
-            wait_readable(listener.as_raw_fd(), STEP);
+        if asked() > 0 {
+            // Somebody knows of it.
+            accept_for(LAME_DUCK, &listener, fault);
         }
+        make_deaf(&listener);
+        accept_for(Duration::from_millis(30), &listener, fault);
     }
     let zombie = (fault == Fault::Zombie).then_some(listener);
     let patience = match fault {
@@ -128,7 +163,8 @@ fn stop(listener: TcpListener, fault: Fault) {
         Fault::WaitsForIdle => 2 * PATIENCE,
         _ => PATIENCE,
     };
-    while CONNECTIONS.load(Ordering::Acquire) > 0 && began.elapsed() < patience {
+    let streams = || fault == Fault::Streams && OPEN_STREAMS.load(Ordering::Acquire) > 0;
+    while CONNECTIONS.load(Ordering::Acquire) > 0 && (began.elapsed() < patience || streams()) {
         pause(STEP);
     }
     if zombie.is_some() {
@@ -141,7 +177,23 @@ fn stop(listener: TcpListener, fault: Fault) {
             pause(Duration::from_secs(1));
         }
     }
-    std::process::exit(if fault == Fault::Status { 7 } else { 0 });
+    std::process::exit(match fault {
+        Fault::Status => 7,
+        Fault::Unstable => 1 + (std::process::id() % 100) as i32,
+        _ => 0,
+    });
+}
+
+fn asked() -> usize {
+    SLOW.load(Ordering::Relaxed) + OTHER.load(Ordering::Relaxed)
+}
+
+fn accept_for(time: Duration, listener: &TcpListener, fault: Fault) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        accept_all(listener, fault);
+        wait_readable(listener.as_raw_fd(), STEP);
+    }
 }
 
 fn accept_all(listener: &TcpListener, fault: Fault) {
@@ -173,7 +225,16 @@ fn serve(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
         let Some(request) = read_request(&mut stream, &mut buffer, fault)? else {
             return close(stream);
         };
-        let leaves = answer(&mut stream, &request, fault)?;
+        match request.path.as_str() {
+            "/stream" => return stream_on(stream, "text/plain", b"more\n", fault),
+            "/sse" => return stream_on(stream, "text/event-stream", b"data: more\n\n", fault),
+            "/ws" => return websocket(stream, fault),
+            _ => {}
+        }
+        let leaves = answer(&mut stream, &request, accepted_late, fault)?;
+        if fault == Fault::Unread && STOPPING.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         served = true;
         if leaves {
             return close(stream);
@@ -254,7 +315,12 @@ fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// Answers; true when the connection ends with that.
-fn answer(stream: &mut TcpStream, request: &Request, fault: Fault) -> io::Result<bool> {
+fn answer(
+    stream: &mut TcpStream,
+    request: &Request,
+    accepted_late: bool,
+    fault: Fault,
+) -> io::Result<bool> {
     let path = request.path.split('?').next();
     let asked = if path == Some("/slow") { &SLOW } else { &OTHER };
     asked.fetch_add(1, Ordering::Relaxed);
@@ -274,17 +340,66 @@ fn answer(stream: &mut TcpStream, request: &Request, fault: Fault) -> io::Result
         return Ok(true);
     }
     let stopping = STOPPING.load(Ordering::Relaxed);
-    let close = match stopping && fault != Fault::Untold {
+    let untold = fault == Fault::Untold || (fault == Fault::LameUntold && accepted_late);
+    let close = match stopping && !untold {
         true => "connection: close\r\n",
         false => "",
     };
+    let status = match path {
+        Some("/ready") if stopping && fault != Fault::Ready => "503 Service Unavailable",
+        Some("/live") if stopping && fault == Fault::Dead => "503 Service Unavailable",
+        _ => "200 OK",
+    };
     let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n{close}\r\n",
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{close}\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)?;
     Ok(stopping)
+}
+
+/// Sends one piece after the other, for a while beyond the signal.
+fn stream_on(mut stream: TcpStream, kind: &str, piece: &[u8], fault: Fault) -> io::Result<()> {
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    OPEN_STREAMS.fetch_add(1, Ordering::AcqRel);
+    let mut until = None;
+    while until.is_none_or(|until| Instant::now() < until) {
+        write_chunk(&mut stream, piece)?;
+        pause(STEP);
+        if until.is_none() && STOPPING.load(Ordering::Relaxed) && fault != Fault::Streams {
+            until = Some(Instant::now() + STREAMS);
+        }
+    }
+    if fault == Fault::Event {
+        write_chunk(&mut stream, &piece[..piece.len() / 2])?;
+    }
+    if fault == Fault::Whole {
+        stream.write_all(b"0\r\n\r\n")?;
+    }
+    close(stream)
+}
+
+fn write_chunk(stream: &mut TcpStream, piece: &[u8]) -> io::Result<()> {
+    write!(stream, "{:x}\r\n", piece.len())?;
+    stream.write_all(piece)?;
+    stream.write_all(b"\r\n")
+}
+
+/// Says nothing until the signal, and then that it goes away.
+fn websocket(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
+    stream.write_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    )?;
+    while !STOPPING.load(Ordering::Relaxed) {
+        pause(STEP);
+    }
+    if fault != Fault::Wordless {
+        stream.write_all(&[0x88, 2, 3, 0xe9])?;
+    }
+    close(stream)
 }
 
 /// Sends FIN, and reads until the client's.

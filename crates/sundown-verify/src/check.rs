@@ -64,6 +64,18 @@ pub enum Need {
     Upload,
     /// A target that never answers.
     Endless,
+    /// A target whose body never ends.
+    Stream,
+    /// Server-sent events.
+    Sse,
+    /// A WebSocket.
+    Ws,
+    /// A target that tells readiness.
+    Ready,
+    /// A target that tells liveness.
+    Live,
+    /// A time in which it still serves who connects after the signal.
+    LameDuck,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
@@ -76,6 +88,12 @@ impl Need {
             Self::Big => offers.big.is_some(),
             Self::Upload => offers.upload.is_some(),
             Self::Endless => offers.endless.is_some(),
+            Self::Stream => offers.stream.is_some(),
+            Self::Sse => offers.sse.is_some(),
+            Self::Ws => offers.ws.is_some(),
+            Self::Ready => offers.ready.is_some(),
+            Self::Live => offers.live.is_some(),
+            Self::LameDuck => !offers.lame_duck.is_zero(),
             Self::Http2 => offers.http2,
         }
     }
@@ -87,6 +105,12 @@ impl Need {
             Self::Big => "--big PATH",
             Self::Upload => "--upload PATH",
             Self::Endless => "--endless PATH",
+            Self::Stream => "--stream PATH",
+            Self::Sse => "--sse PATH",
+            Self::Ws => "--ws PATH",
+            Self::Ready => "--ready PATH",
+            Self::Live => "--live PATH",
+            Self::LameDuck => "--lame-duck DURATION",
             Self::Http2 => "--http2",
         }
     }
@@ -97,6 +121,8 @@ impl Need {
 pub enum Stop {
     /// One that other checks look at, too: a start of the target is the dearest part of a check.
     Shared,
+    /// One that checks share that keep streams open which never end: it may take all of the grace.
+    Streams,
     /// One of its own, because it gives the signal by itself or would disturb others.
     Own,
 }

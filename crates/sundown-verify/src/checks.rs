@@ -8,20 +8,23 @@ mod http1;
 mod http2;
 mod listener;
 mod proc;
+mod ready;
+mod repeat;
 mod signal;
+mod stream;
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::{Check, Finding};
 use crate::held::Held;
 use crate::http1::{Connection, Exchange, Letter};
 use crate::load::Load;
 use crate::load::ledger::words;
-use crate::outcome::{Evidence, Outcome, judge};
-use crate::plan::{Kind, Plan};
+use crate::outcome::{Evidence, Outcome, Persistence, judge};
+use crate::plan::{Kind, Plan, Request};
 use crate::stop::{Nearness, Stage};
 use crate::tally::{Counts, Example, Tally};
 use crate::tcp::Window;
@@ -33,8 +36,11 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         listener::CHECKS,
         http1::CHECKS,
         http2::CHECKS,
+        stream::CHECKS,
+        ready::CHECKS,
         proc::CHECKS,
         budget::CHECKS,
+        repeat::CHECKS,
     ]
     .into_iter()
     .flatten()
@@ -131,6 +137,56 @@ async fn over_signal(
     }
     let finding = Finding::of_losses(&tally, &tally.total, clients as u64 / 2, stage.lag());
     (finding, exchanges)
+}
+
+/// Reads streams that are there at the signal and never end, and returns how each ended once the
+/// process has.
+async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Exchange>, Finding> {
+    let letter = Letter::new(&[Request::get(path)], stage.address());
+    // Longer than the stop: its clients never leave first.
+    let (target, limit) = (stage.address(), stage.service().grace * 3);
+    let mut reading = JoinSet::new();
+    for _ in 0..clients {
+        let opened = Connection::open(target, Window::Usual, limit).await;
+        let Ok(mut connection) = opened else { continue };
+        let letter = letter.clone();
+        reading.spawn(async move { connection.exchange(&letter, limit).await });
+    }
+    if timeout(AFTERWARDS, reading.join_next())
+        .await
+        .is_ok_and(|ended| ended.is_some())
+    {
+        return Err(Finding::inconclusive("a stream ended before the signal"));
+    }
+    stage.signalled().await;
+    stage.ended().await;
+    Ok(reading.join_all().await)
+}
+
+/// Opens connections that are answered once, and returns those that the server keeps.
+async fn keep(stage: &Stage, letter: &Letter, clients: usize) -> Vec<Connection> {
+    let mut kept = Vec::new();
+    for _ in 0..clients {
+        let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
+        let Ok(mut connection) = opened else { continue };
+        let exchange = connection.exchange(letter, Plan::HANG_LIMIT).await;
+        if exchange.persistence() == Persistence::KeepAlive {
+            kept.push(connection);
+        }
+    }
+    kept
+}
+
+/// Connects and asks; `None` when nobody let it in, else since when and what came of it.
+fn visit(stage: &Stage, path: &str) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
+    let letter = Letter::new(&[Request::get(path)], stage.address());
+    let (target, limit) = (stage.address(), stage.service().grace);
+    async move {
+        let since = Instant::now();
+        let opened = Connection::open(target, Window::Usual, limit).await;
+        let exchange = opened.ok()?.exchange(&letter, limit).await;
+        Some((since, judge(&exchange.evidence(0))))
+    }
 }
 
 fn count(tally: &mut Tally, letter: &Letter, exchange: &Exchange, evidence: &Evidence) {

@@ -61,6 +61,16 @@ impl Connection {
         }
     }
 
+    /// Writes bytes that are no letter, such as the beginning of a request that never ends.
+    pub(crate) async fn write_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Gives up HTTP, after an upgrade: the socket, and what was read beyond the last answer.
+    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.incoming)
+    }
+
     /// Sends a letter and reads the answers to it, for at most `limit` in all.
     pub async fn exchange(&mut self, letter: &Letter, limit: Duration) -> Exchange {
         let deadline = Instant::now() + limit;
@@ -365,6 +375,11 @@ impl Exchange {
             (Some(End::Answer), Some(last)) if self.written == self.length => last.persistence,
             _ => Persistence::Close,
         }
+    }
+
+    /// Returns the last bytes of a body that has not come to its end.
+    pub fn last_bytes(&self) -> &[u8] {
+        self.reader.last_bytes()
     }
 
     /// Returns the evidence for the request with this index.

@@ -37,7 +37,7 @@ pub struct Service {
 }
 
 /// Says what it can be asked; a check that needs what is absent is left out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Offers {
     /// Answers at once.
     pub fast: String,
@@ -49,21 +49,20 @@ pub struct Offers {
     pub upload: Option<String>,
     /// Is never answered.
     pub endless: Option<String>,
+    /// Answers with a body that never ends.
+    pub stream: Option<String>,
+    /// Answers with server-sent events that never end.
+    pub sse: Option<String>,
+    /// Accepts a WebSocket.
+    pub ws: Option<String>,
+    /// Tells whether it wants more work.
+    pub ready: Option<String>,
+    /// Tells whether it is alive.
+    pub live: Option<String>,
+    /// How long it still serves who connects after the signal; zero: it promises nothing.
+    pub lame_duck: Duration,
     /// Whether it speaks HTTP/2 with prior knowledge.
     pub http2: bool,
-}
-
-impl Default for Offers {
-    fn default() -> Self {
-        Self {
-            fast: "/".to_owned(),
-            slow: None,
-            big: None,
-            upload: None,
-            endless: None,
-            http2: false,
-        }
-    }
 }
 
 impl Offers {

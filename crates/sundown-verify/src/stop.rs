@@ -204,7 +204,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         signal_to: service.signal_to,
         limit: service.grace + SLACK,
     };
-    if checks.iter().any(|check| check.stop == Stop::Shared) {
+    if checks.iter().any(|check| check.stop != Stop::Own) {
         let _ = timeout(SET_LIMIT, all_set.recv()).await;
         conductor.comes_near(Nearness::Announced);
         sleep(NOTICE - LAST).await;

@@ -110,7 +110,7 @@ impl Suite {
                         checks: &checks,
                     });
                     let played = stop::play(&self.service, &checks).await?;
-                    if checks.len() > 1 {
+                    if group[0].stop == Stop::Shared {
                         shared.extend(times(&played.moments));
                     }
                     wrapped = wrapped.or(played.wrapped);
@@ -142,19 +142,23 @@ impl Suite {
         })
     }
 
-    /// The stops of one run: one that is shared, and one for each check that needs its own.
+    /// The stops of one run: first those that are shared, and one for each check that needs its own.
     fn groups(&self) -> Vec<Vec<&'static Check>> {
         let playable = self
             .checks
             .iter()
             .filter(|check| self.missing(check).is_none());
-        let (shared, own): (Vec<&'static Check>, Vec<_>) =
-            playable.partition(|check| check.stop == Stop::Shared);
-        let own = own.into_iter().map(|check| vec![check]);
-        std::iter::once(shared)
-            .chain(own)
-            .filter(|group| !group.is_empty())
-            .collect()
+        let mut groups: Vec<Vec<&'static Check>> = Vec::new();
+        for check in playable {
+            let shared =
+                |group: &&mut Vec<&Check>| check.stop != Stop::Own && group[0].stop == check.stop;
+            match groups.iter_mut().find(shared) {
+                Some(group) => group.push(check),
+                None => groups.push(vec![check]),
+            }
+        }
+        groups.sort_by_key(|group| group[0].stop != Stop::Shared);
+        groups
     }
 
     fn missing(&self, check: &Check) -> Option<Need> {

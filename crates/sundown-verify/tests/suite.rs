@@ -18,6 +18,12 @@ fn service(fault: &str) -> Service {
             big: Some("/big".to_owned()),
             upload: Some("/upload".to_owned()),
             endless: Some("/endless".to_owned()),
+            stream: Some("/stream".to_owned()),
+            sse: Some("/sse".to_owned()),
+            ws: Some("/ws".to_owned()),
+            ready: Some("/ready".to_owned()),
+            live: Some("/live".to_owned()),
+            lame_duck: Duration::from_millis(200),
             http2: false,
         },
         signal: libc::SIGTERM,
@@ -75,6 +81,15 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("busy", &["signal/8"], &[]),
         ("orphan", &["proc/1"], &[]),
         ("leak", &["proc/1", "proc/2"], &[]),
+        ("lame-untold", &["listener/5"], &[]),
+        ("ready", &["ready/1"], &[]),
+        ("dead", &["ready/2"], &[]),
+        ("whole", &["http1/13"], &[]),
+        ("streams", &["budget/2"], &[]),
+        ("event", &["stream/2"], &[]),
+        ("wordless", &["stream/1"], &[]),
+        ("unread", &["proc/3"], &[]),
+        ("unstable", &["signal/2", "signal/3", "repeat/1"], &[]),
     ];
     for (fault, must, may) in table {
         let failed = failed(fault).await;

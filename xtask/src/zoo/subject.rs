@@ -80,6 +80,7 @@ impl Subject {
             upload: Some("/upload".to_owned()),
             endless: Some("/slow?ms=600000".to_owned()),
             http2: peer.http2,
+            ..Offers::default()
         };
         Self {
             name: peer.name,

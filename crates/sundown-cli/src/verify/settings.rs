@@ -18,16 +18,22 @@ pub(super) const FILE: &str = "sundown.verify.toml";
 
 /// The file, key by key what the flags are.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct File {
     fast: Option<String>,
     slow: Option<String>,
     big: Option<String>,
     upload: Option<String>,
     endless: Option<String>,
+    stream: Option<String>,
+    sse: Option<String>,
+    ws: Option<String>,
+    ready: Option<String>,
+    live: Option<String>,
     http2: Option<bool>,
     signal: Option<String>,
     grace: Option<String>,
+    lame_duck: Option<String>,
     start: Option<String>,
 }
 
@@ -59,6 +65,12 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
             big: flags.big.clone().or(file.big),
             upload: flags.upload.clone().or(file.upload),
             endless: flags.endless.clone().or(file.endless),
+            stream: flags.stream.clone().or(file.stream),
+            sse: flags.sse.clone().or(file.sse),
+            ws: flags.ws.clone().or(file.ws),
+            ready: flags.ready.clone().or(file.ready),
+            live: flags.live.clone().or(file.live),
+            lame_duck: time(flags.lame_duck, "lame-duck", file.lame_duck, 0)?,
             http2: flags.http2 || file.http2.unwrap_or(false),
         },
         signal: flags.signal.unwrap_or(by_file),

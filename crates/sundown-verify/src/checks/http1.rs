@@ -1,5 +1,6 @@
 //! HTTP/1.1 connections over a stop.
 
+mod cut_stream;
 mod expect;
 mod half_closed;
 mod half_head;
@@ -30,6 +31,7 @@ pub(super) static CHECKS: &[Check] = &[
     expect::CHECK,
     half_closed::CHECK,
     no_5xx::CHECK,
+    cut_stream::CHECK,
     told_close::CHECK,
     keep_alive::CHECK,
 ];

@@ -14,6 +14,9 @@ use crate::plan::Request;
 /// Bounds what is kept of a response's body.
 pub const KEPT: usize = 64 * 1024;
 
+/// How many of a body's last bytes are known.
+pub const LAST: usize = 4;
+
 /// Appends a request's head to `out`.
 pub(crate) fn encode_head(request: &Request, target: SocketAddr, out: &mut Vec<u8>) {
     let line = format!(
@@ -57,6 +60,7 @@ pub struct Reader {
     begun: bool,
     length: Option<u64>,
     response: Option<Response>,
+    last: Vec<u8>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +133,11 @@ impl Reader {
         self.length
     }
 
+    /// Returns the last bytes of the body so far, at most [`LAST`].
+    pub fn last_bytes(&self) -> &[u8] {
+        &self.last
+    }
+
     fn head(&mut self, incoming: &mut BytesMut) -> Result<Option<Stage>, Garbled> {
         let mut headers = [httparse::EMPTY_HEADER; 64];
         let mut head = httparse::Response::new(&mut headers);
@@ -170,6 +179,9 @@ impl Reader {
             let kept = taken.min(KEPT.saturating_sub(response.body.len()));
             response.body.extend_from_slice(&incoming[..kept]);
         }
+        self.last
+            .extend_from_slice(&incoming[taken.saturating_sub(LAST)..taken]);
+        self.last.drain(..self.last.len().saturating_sub(LAST));
         incoming.advance(taken);
         Some(left - taken as u64)
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::check::{Check, Finding, Level, Stop};
-use crate::http1::{Connection, Letter};
+use crate::checks::keep;
+use crate::http1::Letter;
 use crate::outcome::{Outcome, Persistence, judge};
-use crate::plan::{Plan, Request};
+use crate::plan::Request;
 use crate::stop::Stage;
-use crate::tcp::Window;
 
 pub(super) const CHECK: Check = Check {
     id: "http1/14",
@@ -34,16 +34,7 @@ async fn play(mut stage: Stage) -> Finding {
         &[Request::get(&stage.service().offers.fast)],
         stage.address(),
     );
-    let mut kept = Vec::new();
-    for _ in 0..CLIENTS {
-        let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
-        if let Ok(mut connection) = opened {
-            let exchange = connection.exchange(&letter, Plan::HANG_LIMIT).await;
-            if exchange.persistence() == Persistence::KeepAlive {
-                kept.push(connection);
-            }
-        }
-    }
+    let kept = keep(&stage, &letter, CLIENTS).await;
     if kept.is_empty() {
         return Finding::inconclusive("it keeps no connection");
     }

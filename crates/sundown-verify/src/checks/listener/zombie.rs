@@ -5,11 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Stop};
-use crate::http1::{Connection, Exchange, Letter};
-use crate::outcome::{Outcome, judge};
-use crate::plan::Request;
+use crate::checks::visit;
+use crate::outcome::Outcome;
 use crate::stop::Stage;
-use crate::tcp::Window;
 
 pub(super) const CHECK: Check = Check {
     id: "listener/3",
@@ -37,7 +35,7 @@ async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     let mut visitors = tokio::task::JoinSet::new();
     while stage.moments().closed.is_none() && visitors.len() < MOST {
-        visitors.spawn(visit(&stage));
+        visitors.spawn(visit(&stage, &stage.service().offers.fast));
         sleep(STEP).await;
     }
     let closed = stage.closed().await;
@@ -60,19 +58,4 @@ fn count(visits: &[Option<(Instant, Outcome)>], closed: Instant) -> (u64, u64) {
         matches!(outcome, Outcome::Lost(_)) && *since + ZOMBIE <= closed
     });
     (let_in.count() as u64, zombies.count() as u64)
-}
-
-/// Connects and asks; `None` when nobody let it in.
-fn visit(stage: &Stage) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
-    let letter = Letter::new(
-        &[Request::get(&stage.service().offers.fast)],
-        stage.address(),
-    );
-    let (target, limit) = (stage.address(), stage.service().grace);
-    async move {
-        let since = Instant::now();
-        let opened = Connection::open(target, Window::Usual, limit).await;
-        let exchange: Exchange = opened.ok()?.exchange(&letter, limit).await;
-        Some((since, judge(&exchange.evidence(0))))
-    }
 }

@@ -1,0 +1,83 @@
+//! Who connects in the lame-duck window.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::http1::{Connection, Letter};
+use crate::outcome::{Outcome, Persistence, judge};
+use crate::plan::Request;
+use crate::stop::Stage;
+use crate::tcp::Window;
+
+pub(super) const CHECK: Check = Check {
+    id: "listener/5",
+    level: Level::Should,
+    promise: "who connects in the lame-duck window is served, and told to leave",
+    method: "from 50 ms after the signal a client connects and asks every 10 ms, for three quarters of the window",
+    criterion: "each is let in, answered, and told Connection: close",
+    source: "Kubernetes, Pod termination: traffic comes until every node has heard of it",
+    advice: "Keep accepting for as long as it takes until load balancers have noticed, and close each connection after its answer",
+    needs: &[Need::LameDuck],
+    stop: Stop::Shared,
+    play: |stage| Box::pin(play(stage)),
+};
+
+const STEP: Duration = Duration::from_millis(10);
+
+/// The kernel delivers a signal when the process next runs: until then nobody can know of it.
+const HEARD: Duration = Duration::from_millis(50);
+
+/// How many visits show something.
+const LEAST: u64 = 4;
+
+async fn play(mut stage: Stage) -> Finding {
+    let letter = Letter::new(
+        &[Request::get(&stage.service().offers.fast)],
+        stage.address(),
+    );
+    let window = stage.service().offers.lame_duck * 3 / 4;
+    let signalled = stage.signalled().await;
+    sleep(HEARD).await;
+    let mut visits = JoinSet::new();
+    while Instant::now() < signalled + window {
+        let after = signalled.elapsed().as_millis();
+        let visit = visit(&stage, letter.clone());
+        visits.spawn(async move {
+            visit
+                .await
+                .map_err(|fault| format!("{after} ms after the signal: {fault}"))
+        });
+        sleep(STEP).await;
+    }
+    let visits = visits.join_all().await;
+    let count = visits.len() as u64;
+    let faults: Vec<String> = visits.into_iter().filter_map(Result::err).collect();
+    match faults.len() {
+        0 if count < LEAST => Finding::inconclusive(format!(
+            "only {count} visits fitted in, {LEAST} are needed: the window is too short"
+        )),
+        0 => Finding::pass(count, format!("all {count} were served and told")),
+        some => Finding::fail(count, format!("{some} of {count} were not")).with_evidence(faults),
+    }
+}
+
+fn visit(stage: &Stage, letter: Letter) -> impl Future<Output = Result<(), String>> + use<> {
+    let (target, limit) = (stage.address(), stage.service().grace);
+    async move {
+        let opened = Connection::open(target, Window::Usual, limit).await;
+        let mut connection = opened.map_err(|unmade| format!("not let in: {}", unmade.error))?;
+        let exchange = connection.exchange(&letter, limit).await;
+        match (judge(&exchange.evidence(0)), exchange.responses()) {
+            (Outcome::Answered { .. }, [answer, ..])
+                if answer.persistence == Persistence::Close =>
+            {
+                Ok(())
+            }
+            (Outcome::Answered { .. }, _) => Err("not told to leave".to_owned()),
+            _ => Err("not answered".to_owned()),
+        }
+    }
+}

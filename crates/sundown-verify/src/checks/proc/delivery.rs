@@ -1,0 +1,74 @@
+//! The end of the process before its answers have arrived.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::http1::{Connection, Exchange, Letter};
+use crate::outcome::{Outcome, judge};
+use crate::plan::{Plan, Request};
+use crate::stop::Stage;
+use crate::tcp::Window;
+
+pub(super) const CHECK: Check = Check {
+    id: "proc/3",
+    level: Level::Should,
+    promise: "what was answered is delivered, whatever the process does next",
+    method: "eight clients ask for megabytes before the signal, send the beginning of another request after it, and read only when the process has ended or half a second has passed",
+    criterion: "each answer is whole",
+    source: "RFC 9112 §9.6: who closes with bytes unread resets the connection, and takes back what was on its way",
+    advice: "Close in two steps: FIN, then read until the client's; and let the process wait for it",
+    needs: &[Need::Big],
+    stop: Stop::Own,
+    play: |stage| Box::pin(play(stage)),
+};
+
+const CLIENTS: usize = 8;
+
+/// How long the answers have to begin.
+const BEGUN: Duration = Duration::from_millis(200);
+
+/// How long nothing is read.
+const UNREAD: Duration = Duration::from_millis(500);
+
+async fn play(mut stage: Stage) -> Finding {
+    let big = stage.service().offers.big.clone().unwrap_or_default();
+    let letter = Letter::new(&[Request::get(big)], stage.address());
+    let mut waiting = Vec::new();
+    for _ in 0..CLIENTS {
+        let opened = Connection::open(stage.address(), Window::Small, Plan::HANG_LIMIT).await;
+        let Ok(mut connection) = opened else { continue };
+        let mut exchange = Exchange::new(&connection, &letter);
+        connection.write(&letter, &mut exchange).await;
+        waiting.push((connection, exchange));
+    }
+    sleep(BEGUN).await;
+    stage.send(stage.service().signal);
+    sleep(BEGUN).await;
+    for (connection, _) in &mut waiting {
+        // Whoever is closed already has answered, or never will.
+        let _ = connection.write_raw(b"GET / HTTP/1.1\r\n").await;
+    }
+    let _ = timeout(UNREAD, stage.ended()).await;
+    let deadline = Instant::now() + stage.service().grace;
+    let mut reading = tokio::task::JoinSet::new();
+    for (mut connection, mut exchange) in waiting {
+        let letter = letter.clone();
+        reading.spawn(async move {
+            connection.read(&letter, &mut exchange, deadline).await;
+            judge(&exchange.evidence(0))
+        });
+    }
+    let outcomes = reading.join_all().await;
+    stage.ended().await;
+    let count = outcomes.len() as u64;
+    let whole = |outcome: &&Outcome| matches!(outcome, Outcome::Answered { .. });
+    match count - outcomes.iter().filter(whole).count() as u64 {
+        _ if count < CLIENTS as u64 / 2 => {
+            Finding::inconclusive(format!("only {count} connections could be opened"))
+        }
+        0 => Finding::pass(count, format!("all {count} arrived whole")),
+        cut => Finding::fail(count, format!("{cut} of {count} did not arrive whole")),
+    }
+}

@@ -1,0 +1,8 @@
+//! What stays open: streams and WebSockets.
+
+mod sse;
+mod websocket;
+
+use crate::check::Check;
+
+pub(super) static CHECKS: &[Check] = &[websocket::CHECK, sse::CHECK];
