@@ -3,13 +3,16 @@
 //! Both sides share a machine whose cores are all kept busy by something else, as on a build server.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sundown_verify::process::{SignalTo, Spawn};
+use sundown_verify::service::Ledger;
 use sundown_verify::suite::Told;
 use sundown_verify::{Offers, Process, Service, Suite, Verdict as Found, checks};
 
+use crate::folder::Folder;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -45,11 +48,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
 
 async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<Verdict> {
     let _burners = burners(busy)?;
+    let folder = Folder::new("false-alarms")?;
     let mut clean = 0;
     let mut blamed: Vec<String> = Vec::new();
     let mut unclear: BTreeMap<&str, u32> = BTreeMap::new();
     for run in 1..=runs {
-        let suite = Suite::new(service(workspace), checks::all().collect(), 1);
+        let store = folder.path().join(format!("entries-{run}"));
+        let suite = Suite::new(service(workspace, &store), checks::all().collect(), 1);
         let judged = suite.run(|told| {
             if let Told::Stop { number, .. } = told {
                 progress::line(&format!("run {run} of {runs}: stop {number}"));
@@ -90,10 +95,10 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
     Ok(burners.collect::<Result<_, _>>()?)
 }
 
-fn service(workspace: &Workspace) -> Service {
+fn service(workspace: &Workspace, store: &Path) -> Service {
     let planted = workspace.target.join("release/examples/planted");
     Service {
-        command: vec![planted.into(), "{port}".into()],
+        command: vec![planted.into(), "{port}".into(), "none".into(), store.into()],
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),
@@ -106,6 +111,13 @@ fn service(workspace: &Workspace) -> Service {
             ready: Some("/ready".to_owned()),
             live: Some("/live".to_owned()),
             lame_duck: Duration::from_millis(200),
+            restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
+            ledger: Some(Ledger {
+                post: "/ledger/{id}".to_owned(),
+                body: String::new(),
+                read: Some("/ledger/{id}".to_owned()),
+                invariant: None,
+            }),
             http2: false,
         },
         signal: libc::SIGTERM,

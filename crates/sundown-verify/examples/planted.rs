@@ -1,12 +1,14 @@
 //! A server that stops as it should, or with one fault planted: what the suite is measured by.
 //!
-//! `planted PORT [FAULT]`. Threads and blocking sockets, in order to be easy to see through; it
+//! `planted PORT [FAULT [STORE]]`: `none` is no fault; entries are kept in the file STORE. Threads and blocking sockets, in order to be easy to see through; it
 //! speaks the contract of the peers. Each fault is one `if`.
 
+use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,9 @@ const LAME_DUCK: Duration = Duration::from_millis(200);
 /// How long streams go on after the signal.
 const STREAMS: Duration = Duration::from_millis(300);
 
+static STORE: OnceLock<String> = OnceLock::new();
 static STOPPING: AtomicBool = AtomicBool::new(false);
+static RELOADING: AtomicBool = AtomicBool::new(false);
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 static OPEN_STREAMS: AtomicUsize = AtomicUsize::new(0);
 /// How many requests were slow, and how many were not, since the start.
@@ -85,11 +89,15 @@ enum Fault {
     Unread,
     /// Every process ends with another status.
     Unstable,
+    /// What it acknowledges once it stops is not stored.
+    Forgets,
+    /// A reload closes the listener for a while.
+    Reload,
 }
 
 fn fault(name: Option<&str>) -> Fault {
     match name {
-        None => Fault::None,
+        None | Some("none") => Fault::None,
         Some("stays") => Fault::Stays,
         Some("status") => Fault::Status,
         Some("interrupt") => Fault::Interrupt,
@@ -116,6 +124,8 @@ fn fault(name: Option<&str>) -> Fault {
         Some("wordless") => Fault::Wordless,
         Some("unread") => Fault::Unread,
         Some("unstable") => Fault::Unstable,
+        Some("forgets") => Fault::Forgets,
+        Some("reload") => Fault::Reload,
         Some(other) => panic!("no fault is named {other}"),
     }
 }
@@ -125,6 +135,9 @@ fn main() {
     let port = arguments.next().and_then(|port| port.parse().ok());
     let port: u16 = port.expect("usage: planted PORT [FAULT]");
     let fault = fault(arguments.next().as_deref());
+    if let Some(store) = arguments.next() {
+        STORE.set(store).expect("it is set once");
+    }
 
     let without = fault == Fault::First && std::process::id() == 1;
     if !without {
@@ -133,17 +146,28 @@ fn main() {
     if !without && fault != Fault::Interrupt {
         handle(libc::SIGINT);
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    handle(libc::SIGHUP);
+    let mut listener = listen(port);
     if matches!(fault, Fault::Orphan | Fault::Leak) {
         leave_a_child(&listener, fault);
     }
-    listener.set_nonblocking(true).expect("it is a socket");
     while !STOPPING.load(Ordering::Relaxed) {
         if wait_readable(listener.as_raw_fd(), STEP) && !STOPPING.load(Ordering::Relaxed) {
             accept_all(&listener, fault);
         }
+        if RELOADING.swap(false, Ordering::Relaxed) && fault == Fault::Reload {
+            drop(listener);
+            pause(Duration::from_millis(100));
+            listener = listen(port);
+        }
     }
     stop(listener, fault);
+}
+
+fn listen(port: u16) -> TcpListener {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+    listener.set_nonblocking(true).expect("it is a socket");
+    listener
 }
 
 fn stop(listener: TcpListener, fault: Fault) {
@@ -266,6 +290,7 @@ fn wait_for_request(stream: &TcpStream, served: bool, fault: Fault) -> bool {
 }
 
 struct Request {
+    method: String,
     path: String,
 }
 
@@ -303,8 +328,12 @@ fn read_request(
         }
     }
     buffer.drain(..head_end + length);
-    let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
-    Ok(Some(Request { path }))
+    let mut words = head.split(' ').map(str::to_owned);
+    let (method, path) = (words.next(), words.next());
+    Ok(Some(Request {
+        method: method.unwrap_or_default(),
+        path: path.unwrap_or_default(),
+    }))
 }
 
 fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
@@ -348,6 +377,10 @@ fn answer(
     let status = match path {
         Some("/ready") if stopping && fault != Fault::Ready => "503 Service Unavailable",
         Some("/live") if stopping && fault == Fault::Dead => "503 Service Unavailable",
+        Some(entry) if entry.starts_with("/ledger/") => {
+            let forgets = stopping && fault == Fault::Forgets;
+            keep_or_find(request, forgets)?
+        }
         _ => "200 OK",
     };
     let head = format!(
@@ -357,6 +390,22 @@ fn answer(
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)?;
     Ok(stopping)
+}
+
+/// Stores an entry, or says whether there is one; its path is its name.
+fn keep_or_find(request: &Request, forgets: bool) -> io::Result<&'static str> {
+    let store = STORE.get().expect("a ledger needs a STORE");
+    if request.method != "POST" {
+        let found = std::fs::read_to_string(store)?
+            .lines()
+            .any(|line| line == request.path);
+        return Ok(if found { "200 OK" } else { "404 Not Found" });
+    }
+    if !forgets {
+        let mut file = OpenOptions::new().append(true).create(true).open(store)?;
+        file.write_all(format!("{}\n", request.path).as_bytes())?;
+    }
+    Ok("201 Created")
 }
 
 /// Sends one piece after the other, for a while beyond the signal.
@@ -426,8 +475,13 @@ fn leave_a_child(listener: &TcpListener, fault: Fault) {
         .expect("there is a sleep");
 }
 
-extern "C" fn on_signal(_: libc::c_int) {
-    STOPPING.store(true, Ordering::Relaxed);
+extern "C" fn on_signal(signal: libc::c_int) {
+    let told = if signal == libc::SIGHUP {
+        &RELOADING
+    } else {
+        &STOPPING
+    };
+    told.store(true, Ordering::Relaxed);
 }
 
 fn handle(signal: i32) {

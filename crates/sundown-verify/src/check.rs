@@ -76,6 +76,10 @@ pub enum Need {
     Live,
     /// A time in which it still serves who connects after the signal.
     LameDuck,
+    /// A target that stores, and a way to ask for what it has stored.
+    Ledger,
+    /// A command that restarts it.
+    Restart,
     /// HTTP/2 with prior knowledge.
     Http2,
 }
@@ -94,6 +98,8 @@ impl Need {
             Self::Ready => offers.ready.is_some(),
             Self::Live => offers.live.is_some(),
             Self::LameDuck => !offers.lame_duck.is_zero(),
+            Self::Ledger => offers.ledger.is_some(),
+            Self::Restart => offers.restart.is_some(),
             Self::Http2 => offers.http2,
         }
     }
@@ -111,6 +117,8 @@ impl Need {
             Self::Ready => "--ready PATH",
             Self::Live => "--live PATH",
             Self::LameDuck => "--lame-duck DURATION",
+            Self::Ledger => "--ledger PATH with --ledger-read PATH or --invariant CMD",
+            Self::Restart => "--restart CMD",
             Self::Http2 => "--http2",
         }
     }

@@ -4,12 +4,14 @@
 //! help, the report and the documentation print these words.
 
 mod budget;
+mod data;
 mod http1;
 mod http2;
 mod listener;
 mod proc;
 mod ready;
 mod repeat;
+mod restart;
 mod signal;
 mod stream;
 
@@ -40,6 +42,8 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         ready::CHECKS,
         proc::CHECKS,
         budget::CHECKS,
+        data::CHECKS,
+        restart::CHECKS,
         repeat::CHECKS,
     ]
     .into_iter()

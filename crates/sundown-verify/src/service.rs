@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::http1::{Connection, Letter};
 use crate::outcome::{End, Seen};
@@ -61,9 +61,29 @@ pub struct Offers {
     pub live: Option<String>,
     /// How long it still serves who connects after the signal; zero: it promises nothing.
     pub lame_duck: Duration,
+    /// What it stores, and how to ask for it afterwards.
+    pub ledger: Option<Ledger>,
+    /// The command that restarts it where it stands; `{pid}` and `{port}` stand for its own.
+    pub restart: Option<Vec<OsString>>,
     /// Whether it speaks HTTP/2 with prior knowledge.
     pub http2: bool,
 }
+
+/// What a service stores: one entry a POST, known by an id. `{id}` stands for it everywhere.
+#[derive(Debug, Clone)]
+pub struct Ledger {
+    /// The target that takes the POST.
+    pub post: String,
+    /// The body, JSON.
+    pub body: String,
+    /// The target that answers a GET with the entry, once the service runs again.
+    pub read: Option<String>,
+    /// The command that judges by itself, once the service has ended.
+    pub invariant: Option<Vec<OsString>>,
+}
+
+/// Where the id goes in a ledger's body and targets.
+pub const ID: &str = "{id}";
 
 impl Offers {
     pub(crate) fn requests(&self) -> Requests {
@@ -108,9 +128,19 @@ pub(crate) struct FirstProcess {
     /// The parent, which ends as the service does and takes it along.
     pub(crate) running: Running,
     pid: libc::pid_t,
+    unshare: &'static [&'static str],
 }
 
 impl FirstProcess {
+    /// Tells whether it handles a signal (SigCgt in proc_pid_status(5)).
+    pub(crate) fn has_handler(&self, signal: i32) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
+        let status = status.unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+    }
+
     /// Sends the service a signal.
     pub(crate) fn signal(&self, signal: i32) -> Result<(), StartError> {
         // SAFETY: kill(2) takes two numbers. The parent has not reaped it: it would have ended.
@@ -160,28 +190,54 @@ impl Service {
         Ok(running)
     }
 
-    /// Starts it as the first process of a PID namespace.
+    /// Starts it as the first process of a PID namespace, and waits for its first answer.
     pub(crate) async fn start_as_first_process(&self) -> Result<FirstProcess, StartError> {
         let mut refused = StartError::NoFirstProcess;
-        for options in UNSHARE {
-            let address = process::free_port().map_err(StartError::NoPort)?;
-            let unshare = options.iter().map(OsString::from);
-            let command = unshare.chain(self.command.iter().cloned()).collect();
-            let service = Self {
-                command,
-                ..self.clone()
-            };
-            let process = service.spawn(address)?.start()?;
-            let mut running = Running { process, address };
+        for unshare in UNSHARE {
+            let mut running = self.launch_by(unshare)?;
             match self.until_it_answers(&mut running).await {
                 Ok(()) => {
                     let pid = only_child(running.process.id())?;
-                    return Ok(FirstProcess { running, pid });
+                    return Ok(FirstProcess {
+                        running,
+                        pid,
+                        unshare,
+                    });
                 }
                 Err(error) => refused = error,
             }
         }
         Err(refused)
+    }
+
+    /// Starts it in the way in which another was, and waits until it has a process.
+    pub(crate) async fn launch_as(&self, other: &FirstProcess) -> Result<FirstProcess, StartError> {
+        let running = self.launch_by(other.unshare)?;
+        let parent = running.process.id();
+        let born = async {
+            loop {
+                match only_child(parent) {
+                    Ok(pid) => return pid,
+                    Err(_) => sleep(BIRTH).await,
+                }
+            }
+        };
+        let pid = timeout(self.start_limit, born).await;
+        Ok(FirstProcess {
+            running,
+            pid: pid.map_err(|_| StartError::NoFirstProcess)?,
+            unshare: other.unshare,
+        })
+    }
+
+    fn launch_by(&self, unshare: &'static [&'static str]) -> Result<Running, StartError> {
+        let unshare = unshare.iter().map(OsString::from);
+        let command = unshare.chain(self.command.iter().cloned()).collect();
+        let service = Self {
+            command,
+            ..self.clone()
+        };
+        service.launch()
     }
 
     async fn until_it_answers(&self, running: &mut Running) -> Result<(), StartError> {
@@ -203,7 +259,7 @@ impl Service {
 
     fn spawn(&self, address: SocketAddr) -> Result<Spawn, StartError> {
         let port = address.port().to_string();
-        let mut words = self.command.iter().map(|word| fill(word, &port));
+        let mut words = self.command.iter().map(|word| fill(word, PORT, &port));
         let program = words.next().ok_or(StartError::NoCommand)?;
         Ok(Spawn::new(program)
             .args(words)
@@ -245,6 +301,9 @@ const UNSHARE: [&[&str]; 2] = [
     &["unshare", "--user", "--pid", "--fork", "--kill-child", "--"],
 ];
 
+/// How often a child is looked for.
+const BIRTH: Duration = Duration::from_millis(1);
+
 fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let children = children.map_err(|_| StartError::NoFirstProcess)?;
@@ -270,9 +329,10 @@ async fn ask(address: SocketAddr, path: &str) -> Result<(), &'static str> {
     }
 }
 
-fn fill(word: &OsString, port: &str) -> OsString {
+/// Puts a value where its name stands in a word.
+pub(crate) fn fill(word: &OsString, name: &str, value: &str) -> OsString {
     match word.to_str() {
-        Some(word) => word.replace(PORT, port).into(),
+        Some(word) => word.replace(name, value).into(),
         None => word.clone(),
     }
 }

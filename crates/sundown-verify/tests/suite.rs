@@ -1,17 +1,18 @@
 //! The suite, measured by a server whose faults are known.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use sundown_testkit::bin_path;
 use sundown_verify::process::SignalTo;
+use sundown_verify::service::Ledger;
 use sundown_verify::{Offers, Service, Suite, Verdict, checks};
 
-fn service(fault: &str) -> Service {
-    let mut command = vec![bin_path("examples/planted").into(), "{port}".into()];
-    command.extend((!fault.is_empty()).then(|| fault.into()));
+fn service(fault: &str, store: &Path) -> Service {
+    let planted = bin_path("examples/planted");
     Service {
-        command,
+        command: vec![planted.into(), "{port}".into(), fault.into(), store.into()],
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),
@@ -24,6 +25,13 @@ fn service(fault: &str) -> Service {
             ready: Some("/ready".to_owned()),
             live: Some("/live".to_owned()),
             lame_duck: Duration::from_millis(200),
+            ledger: Some(Ledger {
+                post: "/ledger/{id}".to_owned(),
+                body: String::new(),
+                read: Some("/ledger/{id}".to_owned()),
+                invariant: None,
+            }),
+            restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
             http2: false,
         },
         signal: libc::SIGTERM,
@@ -35,7 +43,9 @@ fn service(fault: &str) -> Service {
 
 /// Plays all checks on the server with this fault, and returns those that fail, with what was seen.
 async fn failed(fault: &str) -> Vec<(&'static str, String)> {
-    let suite = Suite::new(service(fault), checks::all().collect(), 1);
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(fault, &folder.path().join("entries"));
+    let suite = Suite::new(service, checks::all().collect(), 1);
     let judged = suite.run(|_| {}).await.unwrap();
     let failed = judged
         .judgements
@@ -51,7 +61,7 @@ async fn failed(fault: &str) -> Vec<(&'static str, String)> {
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
     // The fault, what must fail, and what may: races that natural load meets or does not.
     let table: &[(&str, &[&str], &[&str])] = &[
-        ("", &[], &[]),
+        ("none", &[], &[]),
         (
             "stays",
             &[
@@ -89,6 +99,8 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("event", &["stream/2"], &[]),
         ("wordless", &["stream/1"], &[]),
         ("unread", &["proc/3"], &[]),
+        ("forgets", &["data/1"], &[]),
+        ("reload", &["restart/1"], &[]),
         ("unstable", &["signal/2", "signal/3", "repeat/1"], &[]),
     ];
     for (fault, must, may) in table {
