@@ -112,6 +112,37 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_LIVE"
     )]
     live: Option<String>,
+    /// A target that stores what is posted to it; {id} in it or in the body is the entry's id
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_LEDGER"
+    )]
+    ledger: Option<String>,
+    /// The body of such a post [default: {"id":"{id}"}]
+    #[arg(
+        long,
+        value_name = "JSON",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_LEDGER_BODY"
+    )]
+    ledger_body: Option<String>,
+    /// A target that answers a GET with an entry, once the service runs again
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_LEDGER_READ"
+    )]
+    ledger_read: Option<String>,
+    /// A command that judges what is stored, once the service has ended: the ids that were acknowledged
+    /// are in the file SUNDOWN_ACKNOWLEDGED, one a line
+    #[arg(long, value_name = "CMD", value_parser = settings::command, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_INVARIANT")]
+    invariant: Option<Words>,
+    /// A command that restarts the service where it stands: {pid} and {port} are its own
+    #[arg(long, value_name = "CMD", value_parser = settings::command, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_RESTART")]
+    restart: Option<Words>,
     /// It speaks HTTP/2 with prior knowledge (h2c)
     #[arg(
         long,
@@ -186,6 +217,9 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JUNIT")]
     junit: Option<PathBuf>,
 }
+
+/// A command as words.
+type Words = std::sync::Arc<[OsString]>;
 
 /// Who gets the signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

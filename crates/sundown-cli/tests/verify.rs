@@ -243,3 +243,70 @@ fn a_shell_between_us_and_the_service_is_named_and_the_group_gets_past_it() {
     let group = run(&["--signal-to", "group"]);
     assert_eq!(group.status.code(), Some(0), "{}", stdout(&group));
 }
+
+/// Plays the ledger's check on the server with this fault; a shell command compares what was
+/// acknowledged with what is stored.
+fn verify_ledger(fault: &str) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("entries");
+    let script = "sed s:^:/ledger/: \"$SUNDOWN_ACKNOWLEDGED\" | grep --line-regexp --invert-match \
+                  --fixed-strings --file=\"$0\" && exit 1; exit 0";
+    let invariant = format!("sh -c '{script}' {}", store.display());
+    let options = [
+        "--only",
+        "data/1",
+        "--ledger",
+        "/ledger/{id}",
+        "--invariant",
+        &invariant,
+    ];
+    verify_planted(&options, &[fault, store.to_str().unwrap()])
+}
+
+#[test]
+fn a_command_judges_what_is_stored() {
+    let kept = verify_ledger("none");
+    assert_eq!(
+        kept.status.code(),
+        Some(0),
+        "{}{}",
+        stdout(&kept),
+        stderr(&kept)
+    );
+
+    let forgotten = verify_ledger("forgets");
+    let text = stdout(&forgotten);
+    assert_eq!(forgotten.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("the invariant's command ended with exit code 1"),
+        "{text}"
+    );
+    assert!(text.contains("/ledger/"), "{text}");
+}
+
+#[test]
+fn a_ledger_that_nobody_can_look_into_is_refused() {
+    for (options, word) in [
+        (
+            &["--ledger", "/entries/{id}"][..],
+            "--ledger-read PATH or --invariant CMD",
+        ),
+        (&["--invariant", "true"], "need --ledger PATH"),
+        (
+            &[
+                "--ledger",
+                "/entries",
+                "--ledger-body",
+                "x",
+                "--invariant",
+                "true",
+            ],
+            "{id}",
+        ),
+    ] {
+        let output = verify_planted(options, &[]);
+        assert_eq!(output.status.code(), Some(2), "{options:?}");
+        let text = stderr(&output);
+        assert!(text.contains(word) && text.lines().count() == 1, "{text}");
+    }
+}

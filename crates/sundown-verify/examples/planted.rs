@@ -173,7 +173,7 @@ fn listen(port: u16) -> TcpListener {
 fn stop(listener: TcpListener, fault: Fault) {
     let began = Instant::now();
     if !matches!(fault, Fault::Backlog | Fault::Zombie) {
-        if asked() > 0 {
+        if asked() > 0 && fault != Fault::Impatient {
             // Somebody knows of it.
             accept_for(LAME_DUCK, &listener, fault);
         }

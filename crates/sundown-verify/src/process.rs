@@ -8,6 +8,7 @@
 mod output;
 mod refuse;
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
@@ -17,6 +18,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -572,13 +574,27 @@ fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// Returns a loopback address whose port is free now; another process may take it meanwhile.
+/// Returns a loopback address whose port is free now; another process may take it meanwhile. The
+/// last [`LENT`] calls of this process returned others.
 ///
 /// # Errors
 /// If there is no free port.
 pub fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+    static LAST: Mutex<VecDeque<u16>> = Mutex::new(VecDeque::new());
+    loop {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if !last.contains(&address.port()) {
+            last.push_back(address.port());
+            let surplus = last.len().saturating_sub(LENT);
+            last.drain(..surplus);
+            return Ok(address);
+        }
+    }
 }
+
+/// How many ports are remembered as taken by services that are only just starting.
+pub const LENT: usize = 256;
 
 /// Tells whether a socket in our network namespace listens on the port (proc_net_tcp(5)).
 pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {

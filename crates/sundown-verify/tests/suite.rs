@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sundown_testkit::bin_path;
 use sundown_verify::process::SignalTo;
 use sundown_verify::service::Ledger;
 use sundown_verify::{Offers, Service, Suite, Verdict, checks};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 fn service(fault: &str, store: &Path) -> Service {
     let planted = bin_path("examples/planted");
@@ -56,32 +59,53 @@ async fn failed(fault: &str) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// One after the other: each loads the machine.
+/// Each waits more than it works.
+const AT_A_TIME: usize = 2;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
     // The fault, what must fail, and what may: races that natural load meets or does not.
-    let table: &[(&str, &[&str], &[&str])] = &[
+    let table: &'static [(&str, &[&str], &[&str])] = &[
         ("none", &[], &[]),
         (
             "stays",
             &[
                 "signal/1", "signal/2", "signal/3", "signal/6", "signal/7", "signal/8", "http1/9",
-                "budget/1",
+                "budget/1", "budget/2", "repeat/1",
             ],
             &[],
         ),
         ("status", &["signal/2", "signal/3"], &[]),
         ("interrupt", &["signal/3"], &[]),
-        ("backlog", &["listener/2"], &["listener/1"]),
-        ("zombie", &["listener/2", "listener/3"], &["listener/1"]),
+        (
+            "backlog",
+            &["listener/2", "listener/5", "ready/1"],
+            &["listener/1"],
+        ),
+        (
+            "zombie",
+            &["listener/2", "listener/3", "listener/5"],
+            &["listener/1", "ready/1"],
+        ),
         ("blind-idle", &["http1/2"], &["http1/15"]),
-        ("untold", &["http1/3", "http1/8", "http1/14"], &[]),
+        (
+            "untold",
+            &["listener/5", "http1/3", "http1/8", "http1/14"],
+            &[],
+        ),
         (
             "impatient",
             &[
-                "http1/1", "http1/4", "http1/5", "http1/8", "http1/10", "http1/11",
+                "listener/5",
+                "http1/1",
+                "http1/4",
+                "http1/5",
+                "http1/8",
+                "http1/10",
+                "http1/11",
+                "proc/3",
             ],
-            &["http1/6", "http1/7", "http1/15"],
+            &["http1/6", "http1/7", "http1/15", "ready/1"],
         ),
         ("half-head", &["http1/6"], &[]),
         ("early", &["http1/7"], &["listener/1"]),
@@ -103,17 +127,32 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("reload", &["restart/1"], &[]),
         ("unstable", &["signal/2", "signal/3", "repeat/1"], &[]),
     ];
+    let permits = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut playing = JoinSet::new();
     for (fault, must, may) in table {
-        let failed = failed(fault).await;
-        let ids: BTreeSet<_> = failed.iter().map(|(id, _)| *id).collect();
-        let missing: Vec<_> = must.iter().filter(|id| !ids.contains(**id)).collect();
-        let other: Vec<_> = failed
-            .iter()
-            .filter(|(id, _)| !must.contains(id) && !may.contains(id))
-            .collect();
-        assert!(
-            missing.is_empty() && other.is_empty(),
-            "{fault:?}: not failed: {missing:?}; failed beside: {other:?}"
-        );
+        let permits = permits.clone();
+        playing.spawn(async move {
+            let _permit = permits.acquire_owned().await.unwrap();
+            wrong(fault, must, may, &failed(fault).await)
+        });
     }
+    let wrong: Vec<String> = playing.join_all().await.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What of the failures was not declared, and what was and is missing.
+fn wrong(
+    fault: &str,
+    must: &[&str],
+    may: &[&str],
+    failed: &[(&'static str, String)],
+) -> Option<String> {
+    let ids: BTreeSet<_> = failed.iter().map(|(id, _)| *id).collect();
+    let missing: Vec<_> = must.iter().filter(|id| !ids.contains(**id)).collect();
+    let other: Vec<_> = failed
+        .iter()
+        .filter(|(id, _)| !must.contains(id) && !may.contains(id))
+        .collect();
+    (!missing.is_empty() || !other.is_empty())
+        .then(|| format!("{fault:?}: not failed: {missing:?}; failed beside: {other:?}"))
 }

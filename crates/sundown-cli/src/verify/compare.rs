@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use sundown_verify::suite::Judged;
 use sundown_verify::{Check, Verdict};
 
-use super::words;
+use super::{settings, words};
 
 /// What the command behind `--` is called.
 pub(super) const FIRST: &str = "this";
@@ -26,12 +26,11 @@ pub(super) fn environment(text: &str) -> Result<Environment, String> {
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .ok_or("give NAME=CMD, such as docker='docker run --rm -p {port}:80 app'")?;
-    let words = shlex::split(command).filter(|words| !words.is_empty());
-    let words =
-        words.ok_or_else(|| format!("the command of {name} is empty, or a quote stays open"))?;
+    let words = settings::command(command);
+    let words = words.map_err(|error| format!("the command of {name}: {error}"))?;
     Ok(Environment {
         name: name.to_owned(),
-        command: words.into_iter().map(OsString::from).collect(),
+        command: words.to_vec(),
     })
 }
 

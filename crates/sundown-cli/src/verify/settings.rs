@@ -7,11 +7,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use serde::Deserialize;
+use sundown_verify::service::{ID, Ledger};
 use sundown_verify::{Offers, Service};
 
-use super::Arguments;
+use super::{Arguments, Words};
 
 /// Read when it is there and no other file is named.
 pub(super) const FILE: &str = "sundown.verify.toml";
@@ -30,6 +31,11 @@ struct File {
     ws: Option<String>,
     ready: Option<String>,
     live: Option<String>,
+    ledger: Option<String>,
+    ledger_body: Option<String>,
+    ledger_read: Option<String>,
+    invariant: Option<String>,
+    restart: Option<String>,
     http2: Option<bool>,
     signal: Option<String>,
     grace: Option<String>,
@@ -53,6 +59,8 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
     let by_file = file.signal.as_deref().unwrap_or("TERM");
     let by_file = signal(by_file).map_err(|error| anyhow!("signal = {by_file:?}: {error}"))?;
     let flags = arguments;
+    let ledger = ledger(flags, &file)?;
+    let restart = words(flags.restart.as_ref(), "restart", file.restart.as_deref())?;
     Ok(Service {
         command: command.to_vec(),
         offers: Offers {
@@ -71,6 +79,8 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
             ready: flags.ready.clone().or(file.ready),
             live: flags.live.clone().or(file.live),
             lame_duck: time(flags.lame_duck, "lame-duck", file.lame_duck, 0)?,
+            ledger,
+            restart,
             http2: flags.http2 || file.http2.unwrap_or(false),
         },
         signal: flags.signal.unwrap_or(by_file),
@@ -78,6 +88,56 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
         grace: time(flags.grace, "grace", file.grace, 10)?,
         start_limit: time(flags.start, "start", file.start, 30)?,
     })
+}
+
+/// What is stored, and a way to see it: the one is nothing without the other.
+fn ledger(flags: &Arguments, file: &File) -> anyhow::Result<Option<Ledger>> {
+    let either = |flag: &Option<String>, file: &Option<String>| flag.clone().or(file.clone());
+    let read = either(&flags.ledger_read, &file.ledger_read);
+    let invariant = words(
+        flags.invariant.as_ref(),
+        "invariant",
+        file.invariant.as_deref(),
+    )?;
+    let seen = read.is_some() || invariant.is_some();
+    let Some(post) = either(&flags.ledger, &file.ledger) else {
+        ensure!(
+            !seen,
+            "--ledger-read and --invariant need --ledger PATH, which stores what is posted to it"
+        );
+        return Ok(None);
+    };
+    ensure!(
+        seen,
+        "--ledger needs a way to see what was stored: --ledger-read PATH or --invariant CMD"
+    );
+    let body = either(&flags.ledger_body, &file.ledger_body);
+    let body = body.unwrap_or_else(|| format!("{{\"id\":\"{ID}\"}}"));
+    ensure!(
+        post.contains(ID) || body.contains(ID),
+        "neither the target nor the body of --ledger has {ID}, by which an entry is known"
+    );
+    Ok(Some(Ledger {
+        post,
+        body,
+        read,
+        invariant,
+    }))
+}
+
+/// A command by a flag, or else by the file.
+fn words(
+    flag: Option<&Words>,
+    key: &str,
+    text: Option<&str>,
+) -> anyhow::Result<Option<Vec<OsString>>> {
+    match (flag, text) {
+        (Some(words), _) => Ok(Some(words.to_vec())),
+        (None, Some(text)) => command(text)
+            .map(|words| Some(words.to_vec()))
+            .map_err(|error| anyhow!("{key} = {text:?}: {error}")),
+        (None, None) => Ok(None),
+    }
 }
 
 impl File {
@@ -115,6 +175,13 @@ pub(super) fn signal(text: &str) -> Result<i32, String> {
     };
     let signal = by_name.map(|(_, number)| *number).or_else(number);
     signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
+}
+
+/// A command, as a shell would take it apart.
+pub(super) fn command(text: &str) -> Result<Words, String> {
+    let words = shlex::split(text).filter(|words| !words.is_empty());
+    let words = words.ok_or("it is empty, or a quote stays open")?;
+    Ok(words.into_iter().map(OsString::from).collect())
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::visit;
-use crate::outcome::Outcome;
+use crate::outcome::{Declined, Loss, Outcome};
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -24,6 +25,9 @@ pub(super) const CHECK: Check = Check {
 
 const STEP: Duration = Duration::from_millis(10);
 
+/// The kernel delivers a signal when the process next runs: until then nobody can know of it.
+const HEARD: Duration = Duration::from_millis(50);
+
 /// Bounds the probes.
 const MOST: usize = 500;
 
@@ -34,30 +38,40 @@ async fn play(mut stage: Stage) -> Finding {
         _ => return Finding::inconclusive("it does not say that it is ready before the signal"),
     }
     let signalled = stage.signalled().await;
-    let mut probes = 0;
-    while stage.moments().closed.is_none() && probes < MOST {
-        let probe = visit(&stage, &ready).await;
-        let now = Instant::now();
-        if let Some((_, outcome)) = probe {
-            probes += 1;
-            if says_no(outcome) && stage.moments().closed.is_none() {
-                let after = now.saturating_duration_since(signalled).as_millis();
-                let closed = stage.closed().await;
-                let before = closed.saturating_duration_since(now).as_millis();
-                let seen = format!(
-                    "not ready {after} ms after the signal, {before} ms before nobody listened"
-                );
-                return Finding::pass(probes as u64, seen);
-            }
-        }
+    let mut probes = JoinSet::new();
+    while stage.moments().closed.is_none() && probes.len() < MOST {
+        probes.spawn(visit(&stage, &ready));
         sleep(STEP).await;
     }
-    match probes {
-        0 => Finding::fail(1, "no probe got an answer between the signal and the close"),
-        _ => Finding::fail(
-            probes as u64,
-            format!("ready to the last of {probes} probes"),
-        ),
+    let closed = stage.closed().await;
+    judge(signalled, closed, &probes.join_all().await)
+}
+
+/// Judges by when the listener closed, and by when each probe that was let in began and what it was
+/// told.
+fn judge(signalled: Instant, closed: Instant, probes: &[Option<(Instant, Outcome)>]) -> Finding {
+    let probes = || probes.iter().flatten();
+    let millis =
+        |later: Instant, earlier: Instant| later.saturating_duration_since(earlier).as_millis();
+    let no = probes().filter(|(began, outcome)| says_no(*outcome) && *began < closed);
+    if let Some(first) = no.map(|(began, _)| *began).min() {
+        let seen = format!(
+            "not ready {} ms after the signal, {} ms before nobody listened",
+            millis(first, signalled),
+            millis(closed, first)
+        );
+        return Finding::pass(probes().count() as u64, seen);
+    }
+    if closed < signalled + HEARD {
+        let after = millis(closed, signalled);
+        return Finding::fail(1, format!("nobody listened {after} ms after the signal"));
+    }
+    let told = probes().filter(|(began, outcome)| {
+        *began >= signalled + HEARD && matches!(outcome, Outcome::Answered { .. })
+    });
+    match told.count() {
+        0 => Finding::inconclusive("no probe was answered between the signal and the close"),
+        told => Finding::fail(told as u64, format!("ready to the last of {told} probes")),
     }
 }
 
@@ -66,7 +80,52 @@ fn says_no(outcome: Outcome) -> bool {
     matches!(
         outcome,
         Outcome::Answered { status: 400.. }
-            | Outcome::Declined(crate::outcome::Declined::Unavailable)
-            | Outcome::Lost(crate::outcome::Loss::ServerError)
+            | Outcome::Declined(Declined::Unavailable)
+            | Outcome::Lost(Loss::ServerError)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+
+    #[test]
+    fn a_probe_counts_when_it_was_let_in_and_could_know() {
+        let signalled = Instant::now();
+        let at = |millis| signalled + Duration::from_millis(millis);
+        let yes = Outcome::Answered { status: 200 };
+        let no = Outcome::Declined(Declined::Unavailable);
+        let lost = Outcome::Lost(Loss::Eof);
+        let table: [(&str, u64, &[(u64, Outcome)], Verdict); 7] = [
+            ("flips", 200, &[(0, yes), (60, no)], Verdict::Pass),
+            ("flips at once", 200, &[(10, no)], Verdict::Pass),
+            ("stays ready", 200, &[(10, yes), (60, yes)], Verdict::Fail),
+            ("no window", 20, &[(10, yes)], Verdict::Fail),
+            (
+                "too early to know",
+                200,
+                &[(10, yes)],
+                Verdict::Inconclusive,
+            ),
+            (
+                "nobody is served",
+                200,
+                &[(60, lost)],
+                Verdict::Inconclusive,
+            ),
+            ("nobody is let in", 200, &[], Verdict::Inconclusive),
+        ];
+        for (what, closed, probes, expected) in table {
+            let probes: Vec<_> = probes
+                .iter()
+                .map(|(began, outcome)| Some((at(*began), *outcome)))
+                .collect();
+            assert_eq!(
+                judge(signalled, at(closed), &probes).verdict,
+                expected,
+                "{what}"
+            );
+        }
+    }
 }
