@@ -20,6 +20,7 @@ func main() {
 	web.Get("/fast", ok)
 	web.Get("/slow", slow)
 	web.Get("/big", big)
+	web.Get("/events", events)
 	web.Post("/upload", upload)
 
 	web.BConfig.Listen.Graceful = true
@@ -43,6 +44,15 @@ func big(c *context.Context) {
 		if _, err := c.ResponseWriter.Write(chunk); err != nil {
 			return
 		}
+	}
+}
+
+func events(c *context.Context) {
+	c.Output.Header("Content-Type", "text/event-stream")
+	for c.Request.Context().Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+		io.WriteString(c.ResponseWriter, "data: more\n\n")
+		c.ResponseWriter.Flush()
 	}
 }
 

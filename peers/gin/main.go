@@ -27,6 +27,7 @@ func main() {
 	router.GET("/fast", ok)
 	router.GET("/slow", slow)
 	router.GET("/big", big)
+	router.GET("/events", events)
 	router.POST("/upload", upload)
 	server := &http.Server{Addr: "127.0.0.1:" + os.Args[1], Handler: router.Handler()}
 
@@ -66,6 +67,15 @@ func big(c *gin.Context) {
 			return
 		}
 	}
+}
+
+func events(c *gin.Context) {
+	c.Header("Content-Type", "text/event-stream")
+	c.Stream(func(w io.Writer) bool {
+		time.Sleep(20 * time.Millisecond)
+		_, err := io.WriteString(w, "data: more\n\n")
+		return err == nil
+	})
 }
 
 func upload(c *gin.Context) {

@@ -24,6 +24,7 @@ func main() {
 	mux.HandleFunc("GET /fast", ok)
 	mux.HandleFunc("GET /slow", slow)
 	mux.HandleFunc("GET /big", big)
+	mux.HandleFunc("GET /events", events)
 	mux.HandleFunc("POST /upload", upload)
 	server := &http.Server{Addr: "127.0.0.1:" + os.Args[1], Handler: mux}
 
@@ -61,6 +62,15 @@ func big(w http.ResponseWriter, r *http.Request) {
 		if _, err := w.Write(chunk); err != nil {
 			return
 		}
+	}
+}
+
+func events(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	for r.Context().Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+		io.WriteString(w, "data: more\n\n")
+		w.(http.Flusher).Flush()
 	}
 }
 

@@ -18,6 +18,9 @@ def app(environ, start_response):
             length = int(query["mib"][0]) * 2**20
             start_response("200 OK", [("Content-Length", str(length))])
             return (CHUNK for _ in range(length // len(CHUNK)))
+        case "GET", "/events":
+            start_response("200 OK", [("Content-Type", "text/event-stream")])
+            return events()
         case "POST", "/upload":
             return answer(start_response, b"got %d" % upload(environ["wsgi.input"]))
         case _:
@@ -27,6 +30,12 @@ def app(environ, start_response):
 def answer(start_response, body, status="200 OK"):
     start_response(status, [("Content-Length", str(len(body)))])
     return [body]
+
+
+def events():
+    while True:
+        time.sleep(0.02)
+        yield b"data: more\n\n"
 
 
 def upload(body):

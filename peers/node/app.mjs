@@ -16,6 +16,8 @@ export const server = createServer(async (request, response) => {
       return response.end('ok');
     case 'GET /big':
       return big(response, Number(searchParams.get('mib')));
+    case 'GET /events':
+      return events(response);
     case 'POST /upload':
       return upload(request, response);
     default:
@@ -31,6 +33,12 @@ function big(response, mib) {
   };
   // A client that goes away ends the pipeline, which is all there is to do about it.
   pipeline(Readable.from(chunks()), response, () => {});
+}
+
+function events(response) {
+  response.setHeader('Content-Type', 'text/event-stream');
+  const timer = setInterval(() => response.write('data: more\n\n'), 20);
+  response.on('close', () => clearInterval(timer));
 }
 
 function upload(request, response) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Query};
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::stream::{self, Stream};
 use serde::Deserialize;
 
 /// One piece of a `/big` answer; a MiB is sixteen of them.
@@ -20,13 +20,20 @@ pub static CHUNK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 /// How many [`CHUNK`]s make a MiB.
 pub const CHUNKS_PER_MIB: u64 = (1 << 20) / CHUNK.len() as u64;
 
-/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=` and `/upload` as `peers/README.md` says.
+/// One event of `/events`.
+const EVENT: &[u8] = b"data: more\n\n";
+
+/// How often there is one.
+const EVERY: Duration = Duration::from_millis(20);
+
+/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=`, `/events` and `/upload` as `peers/README.md` says.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(ok))
         .route("/fast", get(ok))
         .route("/slow", get(slow))
         .route("/big", get(big))
+        .route("/events", get(events))
         .route("/upload", post(upload))
         .layer(DefaultBodyLimit::disable())
 }
@@ -81,6 +88,22 @@ async fn big(Query(big): Query<Big>) -> Response {
         Body::from_stream(stream::iter(chunks)),
     )
         .into_response()
+}
+
+async fn events() -> Response {
+    (
+        [(CONTENT_TYPE, "text/event-stream")],
+        Body::from_stream(event_stream()),
+    )
+        .into_response()
+}
+
+/// The body of `/events`: an event every [`EVERY`], without end.
+pub fn event_stream() -> impl Stream<Item = Result<Bytes, std::io::Error>> {
+    stream::unfold((), |()| async {
+        tokio::time::sleep(EVERY).await;
+        Some((Ok(Bytes::from_static(EVENT)), ()))
+    })
 }
 
 async fn upload(body: Bytes) -> String {

@@ -18,6 +18,8 @@ async def app(scope, receive, send):
             await answer(send, b"ok")
         case "GET", "/big":
             await big(send, int(query["mib"][0]) * 2**20)
+        case "GET", "/events":
+            await events(send)
         case "POST", "/upload":
             await answer(send, b"got %d" % await upload(receive))
         case _:
@@ -47,6 +49,14 @@ async def big(send, length):
     for _ in range(length // len(CHUNK)):
         await send({"type": "http.response.body", "body": CHUNK, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def events(send):
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while True:
+        await asyncio.sleep(0.02)
+        await send({"type": "http.response.body", "body": b"data: more\n\n", "more_body": True})
 
 
 async def upload(receive):

@@ -12,6 +12,7 @@ mod idle;
 mod latency;
 mod machine;
 mod memory;
+mod own_client;
 mod side;
 mod statistics;
 mod stop;
@@ -65,6 +66,8 @@ enum Subject {
     Latency,
     Stop,
     Memory,
+    /// The client of `sundown verify`, beside wrk.
+    Client,
 }
 
 /// What every subject is told.
@@ -175,6 +178,11 @@ impl<'a> Bench<'a> {
                 None => throughput::saturation(self).await?,
             };
             keep(latency::run(self, rate).await?);
+        }
+        if wanted(Subject::Client)
+            && let Some(findings) = own_client::run(self).await?
+        {
+            keep(findings);
         }
         // Before memory, which leaves the kernel tens of thousands of sockets in TIME_WAIT to look
         // through when a stop asks it for handshakes.

@@ -14,6 +14,7 @@ async fn main() -> std::io::Result<()> {
             .route("/fast", web::get().to(ok))
             .route("/slow", web::get().to(slow))
             .route("/big", web::get().to(big))
+            .route("/events", web::get().to(events))
             .route("/upload", web::post().to(upload))
     })
     .bind(("127.0.0.1", peers::port()))?
@@ -36,6 +37,12 @@ async fn big(big: Query<Big>) -> HttpResponse {
     HttpResponse::Ok()
         .no_chunking(big.mib << 20)
         .streaming(stream::iter(chunks))
+}
+
+async fn events() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/event-stream")
+        .streaming(peers::event_stream())
 }
 
 async fn upload(body: Bytes) -> String {

@@ -84,6 +84,11 @@ impl Side {
         Ok(Self::of(peers::find("sundown")?))
     }
 
+    /// The server that other clients are measured against.
+    pub(super) fn axum() -> anyhow::Result<Self> {
+        Ok(Self::of(peers::find("axum")?))
+    }
+
     /// Tells whether SIGTERM lets it finish what it is doing.
     pub(super) fn stops_gracefully(&self) -> bool {
         self.peer.stop == Stop::Graceful

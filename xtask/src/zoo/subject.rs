@@ -79,6 +79,8 @@ impl Subject {
             big: Some("/big?mib=16".to_owned()),
             upload: Some("/upload".to_owned()),
             endless: Some("/slow?ms=600000".to_owned()),
+            stream: Some("/events".to_owned()),
+            sse: Some("/events".to_owned()),
             http2: peer.http2,
             ..Offers::default()
         };
