@@ -2,24 +2,18 @@
 //! a server, beside wrk.
 //!
 //! It looks at the socket before and after each write and judges each answer; wrk counts. Both have
-//! a core to themselves, the server has the other.
+//! a core to themselves, the server has the other. Ours is an example of the crate, built as wrk is:
+//! for speed.
 
-use std::net::SocketAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use sundown_verify::http1::{Connection, Letter};
-use sundown_verify::outcome::judge;
-use sundown_verify::tcp::Window;
-use sundown_verify::{Kind, Plan, Request, Tally};
-use tokio::task::LocalSet;
 
+use super::Bench;
 use super::findings::{Bound, Claim, Figure, Findings, Row};
 use super::side::{BASELINE, CONTROL, OURS, Server, Side, interleave};
 use super::statistics::{estimate, estimate_over, median, ratios};
 use super::throughput::CONNECTIONS;
-use super::{Bench, on_core};
 use crate::progress;
 
 /// Of the control's median ratio.
@@ -34,6 +28,7 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<Option<Findings>> {
         eprintln!("skipped: the client is compared with wrk: install Debian's package wrk");
         return Ok(None);
     }
+    build(bench)?;
     let server = Side::axum()?;
     let seconds = bench.length.as_secs().max(1);
     let mut rates: [Vec<f64>; 3] = Default::default();
@@ -46,15 +41,30 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<Option<Findings>> {
         ));
         let Server { process, address } =
             server.start(bench.workspace, bench.server_core()).await?;
-        let core = bench.machine.client_core;
-        let rate = match index {
-            OURS => on_core(core, move || ask(address, Duration::from_secs(seconds))).await?,
-            _ => wrk(core, address, seconds)?,
+        let target = address.to_string();
+        let words = match index {
+            OURS => our_words(bench, &target, seconds),
+            _ => wrk_words(bench, &target, seconds),
         };
+        let rate = measured(&words)?;
         drop(process);
         rates[index].push(rate);
     }
     Ok(Some(findings(bench, &server, seconds, &rates)))
+}
+
+fn build(bench: &Bench<'_>) -> anyhow::Result<()> {
+    let mut cargo = bench.workspace.cargo();
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "sundown-verify",
+    ]);
+    cargo.args(["--example", "closed_loop"]);
+    ensure!(cargo.status()?.success(), "the client could not be built");
+    Ok(())
 }
 
 fn findings(bench: &Bench<'_>, server: &Side, seconds: u64, rates: &[Vec<f64>; 3]) -> Findings {
@@ -76,7 +86,8 @@ fn findings(bench: &Bench<'_>, server: &Side, seconds: u64, rates: &[Vec<f64>; 3
         ),
         commands: vec![
             server.command(bench.workspace, bench.server_core()),
-            wrk_words(bench.machine.client_core, "ADDRESS", seconds).join(" "),
+            wrk_words(bench, "ADDRESS", seconds).join(" "),
+            our_words(bench, "ADDRESS", seconds).join(" "),
         ],
         rows: [BASELINE, CONTROL, OURS].map(row).into(),
         claims: vec![Claim::ratio(
@@ -90,28 +101,39 @@ fn findings(bench: &Bench<'_>, server: &Side, seconds: u64, rates: &[Vec<f64>; 3
     }
 }
 
-fn wrk_words(core: usize, address: &str, seconds: u64) -> Vec<String> {
-    let (core, connections) = (core.to_string(), format!("-c{CONNECTIONS}"));
-    let (length, target) = (format!("-d{seconds}s"), format!("http://{address}{PATH}"));
-    let words = [
-        "taskset",
-        "-c",
-        &core,
-        "wrk",
-        "-t1",
-        &connections,
-        &length,
-        &target,
-    ];
-    words.map(str::to_owned).into()
+fn wrk_words(bench: &Bench<'_>, target: &str, seconds: u64) -> Vec<String> {
+    let target = format!("http://{target}{PATH}");
+    let (connections, length) = (format!("-c{CONNECTIONS}"), format!("-d{seconds}s"));
+    on_core(bench, &["wrk", "-t1", &connections, &length, &target])
 }
 
-fn wrk(core: usize, address: SocketAddr, seconds: u64) -> anyhow::Result<f64> {
-    let words = wrk_words(core, &address.to_string(), seconds);
+fn our_words(bench: &Bench<'_>, target: &str, seconds: u64) -> Vec<String> {
+    let program = bench.workspace.target.join("release/examples/closed_loop");
+    let (connections, seconds) = (CONNECTIONS.to_string(), seconds.to_string());
+    let program = bench.workspace.relative(&program).display().to_string();
+    on_core(bench, &[&program, target, PATH, &connections, &seconds])
+}
+
+fn on_core(bench: &Bench<'_>, command: &[&str]) -> Vec<String> {
+    let core = bench.machine.client_core.to_string();
+    let words = ["taskset", "-c", &core].into_iter();
+    words
+        .chain(command.iter().copied())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Runs a client to its end; returns the rate that it tells.
+fn measured(words: &[String]) -> anyhow::Result<f64> {
     let said = Command::new(&words[0]).args(&words[1..]).output()?;
-    ensure!(said.status.success(), "wrk failed: {}", said.status);
+    ensure!(
+        said.status.success(),
+        "{} failed: {}",
+        words.join(" "),
+        said.status
+    );
     let said = String::from_utf8_lossy(&said.stdout);
-    rate(&said).with_context(|| format!("wrk told no rate: {said}"))
+    rate(&said).with_context(|| format!("no rate in what it told: {said}"))
 }
 
 /// The line `Requests/sec:  12345.67`.
@@ -120,45 +142,6 @@ fn rate(said: &str) -> Option<f64> {
         .lines()
         .find_map(|line| line.strip_prefix("Requests/sec:"));
     line?.trim().parse().ok()
-}
-
-/// Keeps a request under way on every connection for this long; returns the rate of answers.
-fn ask(address: SocketAddr, length: Duration) -> anyhow::Result<f64> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let clients = LocalSet::new();
-    let (begin, end) = (Instant::now(), Instant::now() + length);
-    let asking: Vec<_> = (0..CONNECTIONS)
-        .map(|_| clients.spawn_local(ask_until(end, address)))
-        .collect();
-    runtime.block_on(clients.run_until(async {
-        let mut all = Tally::default();
-        for client in asking {
-            all.merge(client.await?);
-        }
-        let took = begin.elapsed().as_secs_f64();
-        ensure!(
-            all.total.lost == 0,
-            "requests were lost: {:?}",
-            all.examples
-        );
-        Ok(all.total.answered as f64 / took)
-    }))
-}
-
-async fn ask_until(end: Instant, address: SocketAddr) -> Tally {
-    let letter = Letter::new(&[Request::get(PATH)], address);
-    let mut tally = Tally::default();
-    let opened = Connection::open(address, Window::Usual, Plan::HANG_LIMIT).await;
-    let Ok(mut connection) = opened else {
-        return tally;
-    };
-    while Instant::now() < end {
-        let exchange = connection.exchange(&letter, Plan::HANG_LIMIT).await;
-        tally.count(Kind::KeepAlive, judge(&exchange.evidence(0)));
-    }
-    tally
 }
 
 #[cfg(test)]

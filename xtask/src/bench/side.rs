@@ -84,7 +84,7 @@ impl Side {
         Ok(Self::of(peers::find("sundown")?))
     }
 
-    /// The server that other clients are measured against.
+    /// The server that clients are measured against.
     pub(super) fn axum() -> anyhow::Result<Self> {
         Ok(Self::of(peers::find("axum")?))
     }
