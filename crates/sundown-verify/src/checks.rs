@@ -114,11 +114,14 @@ async fn over_signal(
     let (target, limit) = (stage.address(), stage.service().grace);
     stage.near(Nearness::Announced).await;
     let mut under_way = JoinSet::new();
-    for _ in 0..clients {
+    for number in 1..=clients {
         let letter = letter.clone();
+        let recorder = stage.recorder().clone();
         under_way.spawn(async move {
             let opened = Connection::open(target, Window::Usual, limit).await;
-            Some(opened.ok()?.exchange(&letter, limit).await)
+            let exchange = opened.ok()?.exchange(&letter, limit).await;
+            recorder.note_exchange(number, &letter, &exchange);
+            Some(exchange)
         });
     }
     stage.signalled().await;
@@ -162,6 +165,7 @@ fn plan(stage: &Stage) -> Plan {
     Plan {
         requests: service.offers.requests(),
         hang_limit: service.grace,
+        recorder: Some(stage.recorder().clone()),
         ..Plan::against(stage.address())
     }
 }

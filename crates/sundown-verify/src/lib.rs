@@ -20,6 +20,7 @@ pub mod http2;
 
 pub mod held;
 pub mod load;
+pub mod timeline;
 
 pub mod process;
 
@@ -38,3 +39,4 @@ pub use process::{Process, Refuse, Spawn};
 pub use service::{Offers, Service};
 pub use suite::Suite;
 pub use tally::Tally;
+pub use timeline::Timeline;

@@ -37,7 +37,7 @@ async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     let mut visitors = tokio::task::JoinSet::new();
     while stage.moments().closed.is_none() && visitors.len() < MOST {
-        visitors.spawn(visit(&stage));
+        visitors.spawn(visit(&stage, visitors.len() + 1));
         sleep(STEP).await;
     }
     let closed = stage.closed().await;
@@ -63,16 +63,18 @@ fn count(visits: &[Option<(Instant, Outcome)>], closed: Instant) -> (u64, u64) {
 }
 
 /// Connects and asks; `None` when nobody let it in.
-fn visit(stage: &Stage) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
+fn visit(stage: &Stage, number: usize) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
     let letter = Letter::new(
         &[Request::get(&stage.service().offers.fast)],
         stage.address(),
     );
     let (target, limit) = (stage.address(), stage.service().grace);
+    let recorder = stage.recorder().clone();
     async move {
         let since = Instant::now();
         let opened = Connection::open(target, Window::Usual, limit).await;
         let exchange: Exchange = opened.ok()?.exchange(&letter, limit).await;
+        recorder.note_exchange(number, &letter, &exchange);
         Some((since, judge(&exchange.evidence(0))))
     }
 }
