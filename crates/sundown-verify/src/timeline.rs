@@ -44,11 +44,11 @@ pub struct Timeline {
 /// A moment of the service.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mark {
-    /// What happened, in a word or two.
+    /// What it is: `signal`, `listener` or `exit`.
     pub name: &'static str,
     /// When, in milliseconds after the signal.
     pub at: f64,
-    /// What else there is to say of it.
+    /// What happened, in words.
     pub how: String,
 }
 
@@ -281,10 +281,12 @@ fn marks(moments: &Moments, zero: Instant) -> Vec<Mark> {
         at: millis(at, zero),
         how: how.to_owned(),
     };
-    let signal = moments.signalled.map(|at| mark("signal", at, "sent"));
-    let closed = moments.closed.map(|at| mark("listener", at, "closed"));
+    let signal = moments.signalled.map(|at| mark("signal", at, "signal"));
+    let closed = moments
+        .closed
+        .map(|at| mark("listener", at, "listener closed"));
     let exit = moments.ended.map(|(at, ended)| match moments.killed {
-        true => mark("exit", at, "killed by us, its grace was over"),
+        true => mark("exit", at, "killed, its grace was over"),
         false => mark("exit", at, &ended.to_string()),
     });
     let mut marks: Vec<Mark> = [signal, closed, exit].into_iter().flatten().collect();

@@ -17,7 +17,7 @@ impl Selection {
     /// Takes what one stop showed, or drops it; `checks` is how many the group has.
     pub(crate) fn offer(&mut self, timeline: Timeline, checks: usize) {
         let known = |check: &&str| self.failed.iter().any(|one| one.failed.contains(check));
-        if !timeline.failed.iter().all(|check| known(&check)) {
+        if !timeline.failed.iter().all(known) {
             self.failed.push(timeline);
         } else if self.last.is_none() || timeline.checks.len() == checks {
             // What is tried again, alone, shows less.
