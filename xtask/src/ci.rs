@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::workspace::Workspace;
-use crate::{Verdict, peers, postgres, tidy};
+use crate::{Verdict, browser, peers, postgres, tidy};
 
-/// Run every check: format, lints, tests, features, documentation, tree, peers and Postgres
+/// Run every check: format, lints, tests, features, documentation, tree, peers, Postgres and browser
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Leave `cargo test` out, for a caller that runs it itself
@@ -45,6 +45,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", check: Chore("tidy", |workspace| tidy::run(workspace, &tidy::Arguments {})) },
     Step { name: "peers", check: Chore("peers", |workspace| peers::contract::run(workspace, &Default::default())) },
     Step { name: "postgres", check: Chore("postgres", |workspace| postgres::run(workspace, &postgres::Arguments {})) },
+    Step { name: "browser", check: Chore("browser", |workspace| browser::run(workspace, &browser::Arguments {})) },
     // The measurements in a short form, so that they cannot rot; what they measure here judges little.
     Step { name: "stops", check: Cargo(&[], "xtask stops --stops 2 --held 2") },
     Step { name: "instants", check: Cargo(&[], "xtask instants --instants 5") },

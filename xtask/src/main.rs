@@ -3,6 +3,7 @@
 //! Exit codes: 0 the promise holds, 1 it is broken, 2 it could not be found out.
 
 mod bench;
+mod browser;
 mod ci;
 mod crashes;
 mod false_alarms;
@@ -34,6 +35,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Chore {
     Bench(bench::Arguments),
+    Browser(browser::Arguments),
     Ci(ci::Arguments),
     Crashes(crashes::Arguments),
     FalseAlarms(false_alarms::Arguments),
@@ -68,6 +70,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
     let workspace = Workspace::find()?;
     match chore {
         Chore::Bench(arguments) => bench::run(&workspace, &arguments),
+        Chore::Browser(arguments) => browser::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
         Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),

@@ -1,6 +1,7 @@
 //! `sundown verify`: which promises a service keeps when it is told to stop.
 
 mod compare;
+mod html;
 mod json;
 mod junit;
 mod settings;
@@ -207,7 +208,7 @@ pub(crate) struct Arguments {
     explain: Option<String>,
 
     /// Play the same on another environment, and tell the differences: docker='docker run …'
-    #[arg(long, value_name = "NAME=CMD", value_parser = compare::environment, conflicts_with_all = ["json", "junit"], help_heading = "What is checked")]
+    #[arg(long, value_name = "NAME=CMD", value_parser = compare::environment, conflicts_with_all = ["json", "junit", "html"], help_heading = "What is checked")]
     compare: Vec<Environment>,
 
     /// Write the results as JSON to this file; `-` is stdout, instead of the text
@@ -216,6 +217,9 @@ pub(crate) struct Arguments {
     /// Write the results as JUnit's XML to this file
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JUNIT")]
     junit: Option<PathBuf>,
+    /// Write the results, and what clients did, as a page that loads nothing to this file
+    #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_HTML")]
+    html: Option<PathBuf>,
 }
 
 /// A command as words.
@@ -342,6 +346,9 @@ fn report(arguments: &Arguments, judged: &Judged) -> anyhow::Result<()> {
     }
     if let Some(file) = &arguments.junit {
         write(file, &junit::document(judged, arguments.strict)?)?;
+    }
+    if let Some(file) = &arguments.html {
+        write(file, &html::document(arguments, judged))?;
     }
     Ok(())
 }

@@ -175,6 +175,62 @@ fn junit_tells_failures_that_weigh() {
 }
 
 #[test]
+fn the_page_tells_what_the_json_tells_and_what_clients_did() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (page, json) = (folder.join("page.html"), folder.join("page.json"));
+    let files = [
+        "--html",
+        page.to_str().unwrap(),
+        "--json",
+        json.to_str().unwrap(),
+    ];
+    let only = ["--slow", "/slow", "--only", "http1/1,http1/2,http2"];
+    let output = verify_planted(&[&only[..], &files].concat(), &["blind-idle"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, data) = page.split_once(r#"id="data">"#).unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let mut told: Value = serde_json::from_str(data).unwrap();
+    let timelines = told.as_object_mut().unwrap().remove("timelines").unwrap();
+    let document: Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
+    assert_eq!(told, document);
+
+    // One stop for each of two checks; what was skipped has none.
+    let timelines = timelines.as_array().unwrap();
+    assert_eq!(timelines.len(), 2, "{timelines:?}");
+    let raced = &timelines[1];
+    assert_eq!(raced["failed"][0], "http1/2");
+    let bars = |timeline: &Value| -> Vec<Value> {
+        let lanes = timeline["lanes"].as_array().unwrap();
+        let bars = lanes
+            .iter()
+            .flat_map(|lane| lane["bars"].as_array().unwrap());
+        bars.cloned().collect()
+    };
+    let of = |class: &str| {
+        bars(raced)
+            .iter()
+            .filter(|bar| bar["class"] == class)
+            .count()
+    };
+    assert_eq!(bars(raced).len(), 64, "as many as the check has clients");
+    assert_eq!(of("lost") as u64, document["checks"][1]["lost"]);
+    for bar in timelines.iter().flat_map(bars) {
+        assert!(bar["from"].as_f64() <= bar["to"].as_f64(), "{bar}");
+        assert_eq!(bar["evidence"].is_string(), bar["class"] == "lost", "{bar}");
+    }
+    for timeline in timelines {
+        let marks = timeline["marks"].as_array().unwrap();
+        let names: Vec<_> = marks
+            .iter()
+            .map(|mark| mark["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["signal", "listener", "exit"]);
+        assert_eq!(marks[0]["at"], 0.0);
+    }
+}
+
+#[test]
 fn environments_are_compared_and_what_differs_is_marked() {
     let planted = bin_path("examples/planted");
     let other = format!("other={} {{port}} status", planted.display());

@@ -124,11 +124,14 @@ async fn over_signal(
     let (target, limit) = (stage.address(), stage.service().grace);
     stage.near(Nearness::Announced).await;
     let mut under_way = JoinSet::new();
-    for _ in 0..clients {
+    for number in 1..=clients {
         let letter = letter.clone();
+        let recorder = stage.recorder().clone();
         under_way.spawn(async move {
             let opened = Connection::open(target, Window::Usual, limit).await;
-            Some(opened.ok()?.exchange(&letter, limit).await)
+            let exchange = opened.ok()?.exchange(&letter, limit).await;
+            recorder.note_exchange(number, &letter, &exchange);
+            Some(exchange)
         });
     }
     stage.signalled().await;
@@ -150,11 +153,15 @@ async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Ex
     // Longer than the stop: its clients never leave first.
     let (target, limit) = (stage.address(), stage.service().grace * 3);
     let mut reading = JoinSet::new();
-    for _ in 0..clients {
+    for number in 1..=clients {
         let opened = Connection::open(target, Window::Usual, limit).await;
         let Ok(mut connection) = opened else { continue };
-        let letter = letter.clone();
-        reading.spawn(async move { connection.exchange(&letter, limit).await });
+        let (letter, recorder) = (letter.clone(), stage.recorder().clone());
+        reading.spawn(async move {
+            let exchange = connection.exchange(&letter, limit).await;
+            recorder.note_exchange(number, &letter, &exchange);
+            exchange
+        });
     }
     if timeout(AFTERWARDS, reading.join_next())
         .await
@@ -182,13 +189,19 @@ async fn keep(stage: &Stage, letter: &Letter, clients: usize) -> Vec<Connection>
 }
 
 /// Connects and asks; `None` when nobody let it in, else since when and what came of it.
-fn visit(stage: &Stage, path: &str) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
+fn visit(
+    stage: &Stage,
+    path: &str,
+    number: usize,
+) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
     let letter = Letter::new(&[Request::get(path)], stage.address());
     let (target, limit) = (stage.address(), stage.service().grace);
+    let recorder = stage.recorder().clone();
     async move {
         let since = Instant::now();
         let opened = Connection::open(target, Window::Usual, limit).await;
         let exchange = opened.ok()?.exchange(&letter, limit).await;
+        recorder.note_exchange(number, &letter, &exchange);
         Some((since, judge(&exchange.evidence(0))))
     }
 }
@@ -222,6 +235,7 @@ fn plan(stage: &Stage) -> Plan {
     Plan {
         requests: service.offers.requests(),
         hang_limit: service.grace,
+        recorder: Some(stage.recorder().clone()),
         ..Plan::against(stage.address())
     }
 }

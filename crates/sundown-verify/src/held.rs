@@ -85,6 +85,7 @@ impl Held {
     pub(crate) async fn run_noting(&self, sent: impl FnOnce()) -> Result<Tally, HeldError> {
         let mut queue = Queue {
             ledger: Ledger::new(self.plan.clone()),
+            clients: 0,
             http1: Vec::new(),
             http2: Vec::new(),
         };
@@ -186,12 +187,15 @@ fn signal(pid: u32, signal: i32) -> Result<(), HeldError> {
 /// Is what waits in front of a frozen server.
 struct Queue {
     ledger: Ledger,
+    /// How many there are so far; each request has a client of its own.
+    clients: usize,
     http1: Vec<Waiting>,
-    http2: Vec<(Request, Begun)>,
+    http2: Vec<(usize, Request, Begun)>,
 }
 
 struct Waiting {
     kind: Kind,
+    number: usize,
     request: Request,
     letter: Letter,
     connection: Connection,
@@ -234,7 +238,10 @@ impl Queue {
         let request = self.ledger.request(Kind::NewConnection);
         match Connection::open(target, Window::Usual, QUEUE_LIMIT).await {
             Ok(connection) => self.hold(Kind::NewConnection, request, connection).await,
-            Err(unmade) => self.count_unmade(Kind::NewConnection, &request, unmade),
+            Err(unmade) => {
+                let number = self.next_client();
+                self.count_unmade(Kind::NewConnection, number, &request, unmade);
+            }
         }
     }
 
@@ -243,8 +250,10 @@ impl Queue {
         let mut exchange = Exchange::new(&connection, &letter);
         // What does not fit into the kernel's buffers is written after the thaw, if at all.
         let _ = timeout(QUEUE_LIMIT, connection.write(&letter, &mut exchange)).await;
+        let number = self.next_client();
         self.http1.push(Waiting {
             kind,
+            number,
             request,
             letter,
             connection,
@@ -253,18 +262,19 @@ impl Queue {
     }
 
     async fn hold_http2(&mut self, target: SocketAddr) {
+        let number = self.next_client();
         let request = self.ledger.request(Kind::Http2);
         let session = match Session::open(target, QUEUE_LIMIT).await {
             Ok(session) => session,
-            Err(unmade) => return self.count_unmade(Kind::Http2, &request, unmade),
+            Err(unmade) => return self.count_unmade(Kind::Http2, number, &request, unmade),
         };
         match session.begin(&request).await {
             Ok(begun) => {
                 // If the connection breaks instead, the answer will tell.
                 let _ = timeout(QUEUE_LIMIT, session.headers_written(1)).await;
-                self.http2.push((request, begun));
+                self.http2.push((number, request, begun));
             }
-            Err(exchange) => self.count_http2(&request, &exchange),
+            Err(exchange) => self.count_http2(number, &request, &exchange),
         }
     }
 
@@ -279,36 +289,45 @@ impl Queue {
             let evidence = waiting.exchange.evidence(0);
             self.ledger.count(Report {
                 kind: waiting.kind,
+                number: waiting.number,
                 request: &waiting.request,
+                span: waiting.exchange.span(0),
                 evidence,
                 response: waiting.exchange.responses().first(),
                 error: &|| words(&waiting.exchange, &evidence),
             });
         }
-        for (request, begun) in std::mem::take(&mut self.http2) {
+        for (number, request, begun) in std::mem::take(&mut self.http2) {
             let left = deadline.saturating_duration_since(Instant::now());
             let exchange = begun.finish(left).await;
-            self.count_http2(&request, &exchange);
+            self.count_http2(number, &request, &exchange);
         }
         self.ledger.tally()
     }
 
-    fn count_http2(&self, request: &Request, exchange: &crate::http2::Exchange) {
+    fn count_http2(&self, number: usize, request: &Request, exchange: &crate::http2::Exchange) {
         self.ledger.count(Report {
             kind: Kind::Http2,
+            number,
             request,
+            span: exchange.span(),
             evidence: exchange.evidence(),
             response: exchange.response(),
             error: &|| exchange.error().unwrap_or_default().to_owned(),
         });
     }
 
-    fn count_unmade(&self, kind: Kind, request: &Request, mut unmade: Unmade) {
+    fn next_client(&mut self) -> usize {
+        self.clients += 1;
+        self.clients
+    }
+
+    fn count_unmade(&self, kind: Kind, number: usize, request: &Request, mut unmade: Unmade) {
         // A full queue drops the handshake: nothing of the request was sent.
         if unmade.evidence.end == End::Hung {
             unmade.evidence.end = End::Local;
         }
-        self.ledger.count_unmade(kind, request, &unmade);
+        self.ledger.count_unmade(kind, number, request, &unmade);
     }
 }
 

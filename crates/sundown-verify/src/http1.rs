@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
 use crate::tcp::{Look, TcpState, Window, connect, end_of_connect};
+use crate::timeline::Span;
 use message::{Reader, Response, encode_head};
 
 /// Is an HTTP/1.1 connection from the client's side.
@@ -26,6 +27,8 @@ pub struct Connection {
     stream: TcpStream,
     incoming: BytesMut,
     reuse: Reuse,
+    /// When the connect began.
+    began: Instant,
 }
 
 impl Connection {
@@ -34,11 +37,13 @@ impl Connection {
     /// # Errors
     /// [`Unmade`], which carries the evidence for the request that was to be sent.
     pub async fn open(target: SocketAddr, window: Window, limit: Duration) -> Result<Self, Unmade> {
+        let began = Instant::now();
         let stream = open_stream(target, window, limit, Protocol::Http1).await?;
         Ok(Self {
             stream,
             incoming: BytesMut::new(),
             reuse: Reuse::Fresh,
+            began,
         })
     }
 
@@ -182,6 +187,7 @@ pub(crate) async fn open_stream(
     limit: Duration,
     protocol: Protocol,
 ) -> Result<TcpStream, Unmade> {
+    let from = Instant::now();
     let (end, error) = match timeout(limit, connect(target, window)).await {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => (end_of_connect(&error), error),
@@ -199,7 +205,12 @@ pub(crate) async fn open_stream(
         disclaimed: Disclaimed::No,
         end,
     };
-    Err(Unmade { evidence, error })
+    let to = Instant::now();
+    Err(Unmade {
+        evidence,
+        span: Span { from, to },
+        error,
+    })
 }
 
 /// Means that a connection could not be made.
@@ -208,6 +219,8 @@ pub(crate) async fn open_stream(
 pub struct Unmade {
     /// What to judge the request by that was to be sent.
     pub evidence: Evidence,
+    /// When the connect began and failed.
+    pub span: Span,
     /// What the operating system said.
     #[source]
     pub error: io::Error,
@@ -323,6 +336,8 @@ impl Letter {
 #[derive(Debug)]
 pub struct Exchange {
     reuse: Reuse,
+    began: Instant,
+    ended: Instant,
     before: Look,
     after: Option<Look>,
     finally: Option<Look>,
@@ -331,6 +346,8 @@ pub struct Exchange {
     written: usize,
     reader: Reader,
     responses: Vec<Response>,
+    /// When each of the responses was whole.
+    answered: Vec<Instant>,
     end: Option<End>,
     error: Option<io::Error>,
 }
@@ -344,8 +361,14 @@ impl Exchange {
             state if state.peer_has_closed() => Some(End::Eof),
             _ => None,
         };
+        let now = Instant::now();
         Self {
             reuse: connection.reuse,
+            began: match connection.reuse {
+                Reuse::Fresh => connection.began,
+                Reuse::Preconnected | Reuse::Reused => now,
+            },
+            ended: now,
             before,
             after: None,
             finally: None,
@@ -354,6 +377,7 @@ impl Exchange {
             written: 0,
             reader: Reader::default(),
             responses: Vec::new(),
+            answered: Vec::new(),
             end,
             error: None,
         }
@@ -367,6 +391,15 @@ impl Exchange {
     /// Returns what the operating system said, if it said anything.
     pub fn error(&self) -> Option<&io::Error> {
         self.error.as_ref()
+    }
+
+    /// Returns when the request with this index began, with the connect where that was made for it,
+    /// and when it was over.
+    pub fn span(&self, index: usize) -> Span {
+        Span {
+            from: self.began,
+            to: self.answered.get(index).copied().unwrap_or(self.ended),
+        }
     }
 
     /// Tells whether the connection may carry another exchange.
@@ -462,6 +495,7 @@ impl Exchange {
 
     fn push(&mut self, response: Response, requests: usize) {
         self.responses.push(response);
+        self.answered.push(Instant::now());
         self.reader = Reader::default();
         if self.responses.len() == requests || self.said_close() {
             self.end_with(End::Answer, None);
@@ -479,6 +513,7 @@ impl Exchange {
     fn end_with(&mut self, end: End, error: Option<io::Error>) {
         if self.end.is_none() {
             self.end = Some(end);
+            self.ended = Instant::now();
             self.error = error;
         }
     }

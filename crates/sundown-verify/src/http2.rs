@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::http1::message::{KEPT, Response};
 use crate::http1::{Unmade, open_stream};
 use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
 use crate::tcp::{TcpState, Window};
+use crate::timeline::Span;
 use wire::{Ear, Wire};
 
 /// Is an HTTP/2 connection from the client's side; clones share it.
@@ -36,6 +37,7 @@ impl Session {
     /// # Errors
     /// [`Unmade`], which carries the evidence for the request that was to be sent.
     pub async fn open(target: SocketAddr, limit: Duration) -> Result<Self, Unmade> {
+        let from = Instant::now();
         let stream = open_stream(target, Window::Usual, limit, Protocol::Http2).await?;
         let wire = Wire::new(stream);
         let handshake = h2::client::Builder::new()
@@ -49,7 +51,7 @@ impl Session {
                 tokio::spawn(connection);
                 Ok(Self { send, wire, target })
             }
-            Err(error) => Err(unmade(&wire, error)),
+            Err(error) => Err(unmade(&wire, from, error)),
         }
     }
 
@@ -108,8 +110,10 @@ impl Session {
             disclaimed: Disclaimed::No,
             end: End::Hung,
         };
+        let now = Instant::now();
         Exchange {
             evidence,
+            span: Span { from: now, to: now },
             response: None,
             error: None,
             stream: None,
@@ -169,6 +173,7 @@ impl Session {
     }
 
     fn finish(&self, mut exchange: Exchange, asked: Result<Response, Failed>) -> Exchange {
+        exchange.span.to = Instant::now();
         let evidence = &mut exchange.evidence;
         evidence.finally = Some(self.wire.state());
         if self.wire.spoken() {
@@ -258,6 +263,7 @@ impl Begun {
 #[derive(Debug)]
 pub struct Exchange {
     evidence: Evidence,
+    span: Span,
     response: Option<Response>,
     error: Option<String>,
     stream: Option<u32>,
@@ -267,6 +273,11 @@ impl Exchange {
     /// Returns what to judge the request by.
     pub fn evidence(&self) -> Evidence {
         self.evidence
+    }
+
+    /// Returns when it began and when it was over.
+    pub fn span(&self) -> Span {
+        self.span
     }
 
     /// Returns the answer, if it is whole.
@@ -292,7 +303,7 @@ impl From<h2::Error> for Failed {
     }
 }
 
-fn unmade(wire: &Wire, error: h2::Error) -> Unmade {
+fn unmade(wire: &Wire, from: Instant, error: h2::Error) -> Unmade {
     let evidence = Evidence {
         protocol: Protocol::Http2,
         reuse: Reuse::Fresh,
@@ -305,8 +316,10 @@ fn unmade(wire: &Wire, error: h2::Error) -> Unmade {
         disclaimed: Disclaimed::No,
         end: End::Reset,
     };
+    let to = Instant::now();
     Unmade {
         evidence,
+        span: Span { from, to },
         error: std::io::Error::other(error),
     }
 }

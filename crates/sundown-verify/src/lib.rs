@@ -21,6 +21,7 @@ mod websocket;
 
 pub mod held;
 pub mod load;
+pub mod timeline;
 
 pub mod process;
 
@@ -39,3 +40,4 @@ pub use process::{Process, Refuse, Spawn};
 pub use service::{Offers, Service};
 pub use suite::Suite;
 pub use tally::Tally;
+pub use timeline::Timeline;

@@ -68,6 +68,7 @@ impl Load {
         for (index, kind) in kinds.enumerate() {
             let client = Client {
                 kind: *kind,
+                number: index + 1,
                 ledger: Arc::clone(&ledger),
                 season: season.subscribe(),
                 rng: StdRng::seed_from_u64(ledger.plan().seed.wrapping_add(index as u64)),
@@ -128,6 +129,8 @@ impl Load {
 #[derive(Clone)]
 struct Client {
     kind: Kind,
+    /// Its number within the load, from one.
+    number: usize,
     ledger: Arc<Ledger>,
     season: watch::Receiver<Season>,
     rng: StdRng,

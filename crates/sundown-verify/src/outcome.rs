@@ -47,6 +47,18 @@ pub enum Declined {
     Unavailable,
 }
 
+impl fmt::Display for Declined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused => "refused",
+            Self::IdleClosed => "closed while idle",
+            Self::Crossed => "crossed the server's FIN",
+            Self::Unprocessed => "told to be unprocessed",
+            Self::Unavailable => "503 or 408, and closed",
+        })
+    }
+}
+
 /// Names the ways in which a request is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -14,6 +14,8 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
+use crate::timeline::Recorder;
+
 /// Says what a load does.
 #[derive(Clone)]
 pub struct Plan {
@@ -29,6 +31,8 @@ pub struct Plan {
     pub seed: u64,
     /// Called with every whole answer, before it is counted.
     pub on_answer: Option<OnAnswer>,
+    /// Notes when each request began and ended.
+    pub recorder: Option<Recorder>,
 }
 
 /// Receives a request, the status of its answer, and the first 64 KiB of the answer's body.
@@ -47,6 +51,7 @@ impl Plan {
             hang_limit: Self::HANG_LIMIT,
             seed: 0,
             on_answer: None,
+            recorder: None,
         }
     }
 

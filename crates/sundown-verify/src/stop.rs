@@ -16,6 +16,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use crate::check::{Check, Finding, Stop};
 use crate::process::{Ended, Process, ProcessError, SignalTo, listens};
 use crate::service::{Running, Service, StartError};
+use crate::timeline::{Recorder, Timeline};
 
 /// How long checks may take to be set.
 const SET_LIMIT: Duration = Duration::from_secs(20);
@@ -85,6 +86,8 @@ pub struct Played {
     pub findings: Vec<Finding>,
     /// The child that listens, where the process that was started does not.
     pub wrapped: Option<String>,
+    /// What the checks' clients did.
+    pub timeline: Timeline,
 }
 
 /// What a check sees of a stop.
@@ -95,6 +98,7 @@ pub struct Stage {
     pid: u32,
     moments: watch::Receiver<Moments>,
     lag: Arc<Lag>,
+    recorder: Recorder,
     orders: mpsc::UnboundedSender<Order>,
     /// Dropped when the check is set.
     unset: Option<mpsc::Sender<()>>,
@@ -131,6 +135,11 @@ impl Stage {
     /// The longest that our own tasks were late during this stop.
     pub fn lag(&self) -> Duration {
         self.lag.longest()
+    }
+
+    /// Notes what the check's clients do.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Says that this check is set, and waits until the signal is this near.
@@ -181,6 +190,8 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     let (moments, _) = watch::channel(Moments::default());
     let lag = Arc::new(Lag::default());
     let _ticking = AbortOnDrop(tokio::spawn(lag.clone().measure()));
+    let recorder = |check: &&Check| Recorder::new(check.id, moments.subscribe());
+    let recorders: Vec<Recorder> = checks.iter().map(recorder).collect();
     let mut playing = JoinSet::new();
     for (index, check) in checks.iter().enumerate() {
         let stage = Stage {
@@ -189,6 +200,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
             pid: process.id(),
             moments: moments.subscribe(),
             lag: lag.clone(),
+            recorder: recorders[index].clone(),
             orders: orders.clone(),
             unset: Some(unset.clone()),
         };
@@ -216,6 +228,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     let moments = conductor.moments.borrow().clone();
     let findings = findings(playing, checks.len()).await;
     Ok(Played {
+        timeline: Timeline::of(&moments, &recorders),
         moments,
         findings,
         wrapped,

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::check::{Check, Finding, Need, Stop, Verdict};
 use crate::service::{Service, StartError};
 use crate::stop::{self, Moments};
+use crate::timeline::{Selection, Timeline};
 
 /// How often a check is played before it stays inconclusive.
 pub const TRIES: usize = 3;
@@ -62,6 +63,9 @@ pub struct Judged {
     pub stops: Vec<Times>,
     /// The child that listens, where the process that was started does not: a shell, npm, `go run`.
     pub wrapped: Option<String>,
+    /// What clients did: in each stop in which a check failed for the first time; where none of those
+    /// that share a stop did, in the last.
+    pub timelines: Vec<Timeline>,
 }
 
 /// What happens while a suite runs.
@@ -98,8 +102,10 @@ impl Suite {
         let mut stops = 0;
         let mut shared = Vec::new();
         let mut wrapped = None;
+        let mut timelines = Vec::new();
         for group in self.groups() {
             let mut found: Vec<Vec<Finding>> = vec![Vec::new(); group.len()];
+            let mut selection = Selection::default();
             for _ in 0..self.runs {
                 let mut open: Vec<usize> = (0..group.len()).collect();
                 for _ in 0..TRIES {
@@ -113,6 +119,10 @@ impl Suite {
                     if group[0].stop == Stop::Shared {
                         shared.extend(times(&played.moments));
                     }
+                    selection.offer(
+                        named(played.timeline, stops, &checks, &played.findings),
+                        group.len(),
+                    );
                     wrapped = wrapped.or(played.wrapped);
                     for (at, finding) in open.iter().zip(played.findings) {
                         found[*at].push(finding);
@@ -123,6 +133,7 @@ impl Suite {
                     }
                 }
             }
+            timelines.extend(selection.shown());
             for (check, findings) in group.iter().zip(found) {
                 let judgement = merge(check, findings);
                 tell(Told::Judged(&judgement));
@@ -139,6 +150,7 @@ impl Suite {
             judgements,
             stops: shared,
             wrapped,
+            timelines,
         })
     }
 
@@ -179,6 +191,22 @@ impl Suite {
 fn last_is_inconclusive(findings: &[Finding]) -> bool {
     let last = findings.last();
     last.is_some_and(|finding| finding.verdict == Verdict::Inconclusive)
+}
+
+/// Names what one stop showed by its number, and by who failed in it.
+fn named(
+    timeline: Timeline,
+    stop: usize,
+    checks: &[&'static Check],
+    findings: &[Finding],
+) -> Timeline {
+    let found = checks.iter().zip(findings);
+    let failed = found.filter(|(_, finding)| finding.verdict == Verdict::Fail);
+    Timeline {
+        stop,
+        failed: failed.map(|(check, _)| check.id).collect(),
+        ..timeline
+    }
 }
 
 fn times(moments: &Moments) -> Option<Times> {

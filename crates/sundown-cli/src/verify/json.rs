@@ -10,13 +10,19 @@ use crate::Verdict;
 const SCHEMA: u32 = 1;
 
 pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
+    let value = value(arguments, judged);
+    serde_json::to_string_pretty(&value).expect("it is made of strings and numbers")
+}
+
+/// The document, for whoever puts it into another.
+pub(super) fn value(arguments: &Arguments, judged: &Judged) -> Value {
     let command: Vec<_> = arguments
         .command
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
     let checks: Vec<Value> = judged.judgements.iter().map(check).collect();
-    let document = json!({
+    json!({
         "schema": SCHEMA,
         "command": command,
         "runs": arguments.runs,
@@ -29,8 +35,7 @@ pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
         "checks": checks,
         "stops": judged.stops,
         "wrapped": judged.wrapped,
-    });
-    serde_json::to_string_pretty(&document).expect("it is made of strings and numbers")
+    })
 }
 
 fn check(judgement: &Judgement) -> Value {

@@ -51,7 +51,9 @@ async fn connect(client: &mut Client, habit: &Habit) -> Next {
 
 async fn count_unmade(client: &mut Client, unmade: &Unmade) -> Next {
     let request = client.ledger.request(client.kind);
-    client.ledger.count_unmade(client.kind, &request, unmade);
+    client
+        .ledger
+        .count_unmade(client.kind, client.number, &request, unmade);
     match unmade.evidence.end {
         End::Refused => Next::Stop,
         // A shortage of our own does not pass by being hammered at.
@@ -82,7 +84,9 @@ async fn ask(client: &mut Client, habit: &Habit, mut connection: Connection) -> 
         let evidence = exchange.evidence(index);
         client.ledger.count(Report {
             kind: client.kind,
+            number: client.number,
             request,
+            span: exchange.span(index),
             evidence,
             response: exchange.responses().get(index),
             error: &|| words(&exchange, &evidence),

@@ -101,7 +101,9 @@ async fn session(client: &Client, line: &Mutex<Line>) -> Next {
 
 fn count_unmade(client: &Client, unmade: &Unmade) -> Next {
     let request = client.ledger.request(client.kind);
-    client.ledger.count_unmade(client.kind, &request, unmade);
+    client
+        .ledger
+        .count_unmade(client.kind, client.number, &request, unmade);
     match unmade.evidence.end {
         End::Refused => Next::Stop,
         End::Local => Next::AgainLater,
@@ -118,7 +120,9 @@ async fn ask(client: &Client, session: &Session) {
     drop(under_way);
     client.ledger.count(Report {
         kind: client.kind,
+        number: client.number,
         request: &request,
+        span: exchange.span(),
         evidence: exchange.evidence(),
         response: exchange.response(),
         error: &|| exchange.error().unwrap_or_default().to_owned(),

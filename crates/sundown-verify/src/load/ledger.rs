@@ -10,6 +10,7 @@ use crate::http1::message::Response;
 use crate::outcome::{Evidence, Outcome, judge};
 use crate::plan::{Kind, Plan, Request};
 use crate::tally::{Example, Tally};
+use crate::timeline::{self, Client, Span};
 
 /// Is shared by all clients of a load.
 #[derive(Debug)]
@@ -62,14 +63,26 @@ impl Ledger {
     pub(crate) fn count(&self, report: Report<'_>) -> Outcome {
         let Report {
             kind,
+            number,
             request,
+            span,
             evidence,
             response,
-            ..
+            error,
         } = report;
         let outcome = judge(&evidence);
         if let (Some(response), Some(on_answer)) = (response, &self.plan.on_answer) {
             on_answer(request, response.status, &response.body);
+        }
+        let line = || format!("{} {}", request.method, request.path);
+        if let Some(recorder) = &self.plan.recorder {
+            let client = Client {
+                kind: Some(kind),
+                number,
+            };
+            recorder.note(client, span, outcome, line(), || {
+                timeline::evidence(&evidence, &error())
+            });
         }
         let mut books = self.books();
         books.count(kind, outcome);
@@ -77,20 +90,28 @@ impl Ledger {
             books.describe(|| Example {
                 kind,
                 loss,
-                request: format!("{} {}", request.method, request.path),
+                request: line(),
                 tag: request.tag,
                 phase: evidence.to_string(),
-                error: (report.error)(),
+                error: error(),
             });
         }
         outcome
     }
 
     /// Counts a request for which no connection could be made.
-    pub(crate) fn count_unmade(&self, kind: Kind, request: &Request, unmade: &Unmade) {
+    pub(crate) fn count_unmade(
+        &self,
+        kind: Kind,
+        number: usize,
+        request: &Request,
+        unmade: &Unmade,
+    ) {
         self.count(Report {
             kind,
+            number,
             request,
+            span: unmade.span,
             evidence: unmade.evidence,
             response: None,
             error: &|| unmade.error.to_string(),
@@ -105,7 +126,10 @@ impl Ledger {
 /// Is what a client reports when a request is over.
 pub(crate) struct Report<'a> {
     pub(crate) kind: Kind,
+    /// The client's number within the load, from one.
+    pub(crate) number: usize,
     pub(crate) request: &'a Request,
+    pub(crate) span: Span,
     pub(crate) evidence: Evidence,
     pub(crate) response: Option<&'a Response>,
     pub(crate) error: &'a dyn Fn() -> String,

@@ -36,7 +36,10 @@ async fn play(mut stage: Stage) -> Finding {
         let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         if number % 2 == 0 {
-            connection.exchange(&letter, Plan::HANG_LIMIT).await;
+            let exchange = connection.exchange(&letter, Plan::HANG_LIMIT).await;
+            stage
+                .recorder()
+                .note_exchange(number + 1, &letter, &exchange);
         }
         open.push(connection);
     }

@@ -41,8 +41,11 @@ async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     sleep(HEARD).await;
     let (mut answered, mut kept_alive) = (0, 0);
-    for mut connection in kept {
+    for (index, mut connection) in kept.into_iter().enumerate() {
         let exchange = connection.exchange(&letter, stage.service().grace).await;
+        stage
+            .recorder()
+            .note_exchange(index + 1, &letter, &exchange);
         if let Outcome::Answered { .. } = judge(&exchange.evidence(0)) {
             answered += 1;
             let told = exchange.persistence() == Persistence::Close;

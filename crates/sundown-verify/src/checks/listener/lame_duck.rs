@@ -44,7 +44,7 @@ async fn play(mut stage: Stage) -> Finding {
     let mut visits = JoinSet::new();
     while Instant::now() < signalled + window {
         let after = signalled.elapsed().as_millis();
-        let visit = visit(&stage, letter.clone());
+        let visit = visit(&stage, letter.clone(), visits.len() + 1);
         visits.spawn(async move {
             visit
                 .await
@@ -64,12 +64,18 @@ async fn play(mut stage: Stage) -> Finding {
     }
 }
 
-fn visit(stage: &Stage, letter: Letter) -> impl Future<Output = Result<(), String>> + use<> {
+fn visit(
+    stage: &Stage,
+    letter: Letter,
+    number: usize,
+) -> impl Future<Output = Result<(), String>> + use<> {
     let (target, limit) = (stage.address(), stage.service().grace);
+    let recorder = stage.recorder().clone();
     async move {
         let opened = Connection::open(target, Window::Usual, limit).await;
         let mut connection = opened.map_err(|unmade| format!("not let in: {}", unmade.error))?;
         let exchange = connection.exchange(&letter, limit).await;
+        recorder.note_exchange(number, &letter, &exchange);
         match (judge(&exchange.evidence(0)), exchange.responses()) {
             (Outcome::Answered { .. }, [answer, ..])
                 if answer.persistence == Persistence::Close =>

@@ -35,7 +35,11 @@ async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     let mut visitors = tokio::task::JoinSet::new();
     while stage.moments().closed.is_none() && visitors.len() < MOST {
-        visitors.spawn(visit(&stage, &stage.service().offers.fast));
+        visitors.spawn(visit(
+            &stage,
+            &stage.service().offers.fast,
+            visitors.len() + 1,
+        ));
         sleep(STEP).await;
     }
     let closed = stage.closed().await;

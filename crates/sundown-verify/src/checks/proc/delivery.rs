@@ -53,10 +53,11 @@ async fn play(mut stage: Stage) -> Finding {
     let _ = timeout(UNREAD, stage.ended()).await;
     let deadline = Instant::now() + stage.service().grace;
     let mut reading = tokio::task::JoinSet::new();
-    for (mut connection, mut exchange) in waiting {
-        let letter = letter.clone();
+    for (index, (mut connection, mut exchange)) in waiting.into_iter().enumerate() {
+        let (letter, recorder) = (letter.clone(), stage.recorder().clone());
         reading.spawn(async move {
             connection.read(&letter, &mut exchange, deadline).await;
+            recorder.note_exchange(index + 1, &letter, &exchange);
             judge(&exchange.evidence(0))
         });
     }

@@ -33,14 +33,14 @@ const MOST: usize = 500;
 
 async fn play(mut stage: Stage) -> Finding {
     let ready = stage.service().offers.ready.clone().unwrap_or_default();
-    match visit(&stage, &ready).await {
+    match visit(&stage, &ready, 0).await {
         Some((_, Outcome::Answered { status: ..400 })) => {}
         _ => return Finding::inconclusive("it does not say that it is ready before the signal"),
     }
     let signalled = stage.signalled().await;
     let mut probes = JoinSet::new();
     while stage.moments().closed.is_none() && probes.len() < MOST {
-        probes.spawn(visit(&stage, &ready));
+        probes.spawn(visit(&stage, &ready, probes.len() + 1));
         sleep(STEP).await;
     }
     let closed = stage.closed().await;

@@ -33,9 +33,12 @@ async fn play(mut stage: Stage) -> Finding {
     let kept = keep(&stage, &letter, CLIENTS).await;
     stage.signalled().await;
     let (mut answered, mut denied) = (0, 0);
-    for mut connection in kept {
+    for (index, mut connection) in kept.into_iter().enumerate() {
         sleep(STEP).await;
         let exchange = connection.exchange(&letter, stage.service().grace).await;
+        stage
+            .recorder()
+            .note_exchange(index + 1, &letter, &exchange);
         match judge(&exchange.evidence(0)) {
             Outcome::Answered { status: ..400 } => answered += 1,
             Outcome::Answered { .. }

@@ -35,11 +35,14 @@ async fn play(mut stage: Stage) -> Finding {
     let slow = Request::get(offers.slow.as_ref().unwrap_or(&offers.fast));
     let letter = Letter::new(&[slow], stage.address());
     let mut busy = JoinSet::new();
-    for _ in 0..REQUESTS {
+    for number in 1..=REQUESTS {
         let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
-        let letter = letter.clone();
-        busy.spawn(async move { connection.exchange(&letter, Plan::HANG_LIMIT).await });
+        let (letter, recorder) = (letter.clone(), stage.recorder().clone());
+        busy.spawn(async move {
+            let exchange = connection.exchange(&letter, Plan::HANG_LIMIT).await;
+            recorder.note_exchange(number, &letter, &exchange);
+        });
     }
     let opened = busy.len();
     if opened < REQUESTS / 2 {
