@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use sundown_verify::process::{SignalTo, Spawn};
 use sundown_verify::suite::Told;
-use sundown_verify::{Offers, Process, Service, Suite, Verdict as Found, checks};
+use sundown_verify::{Offers, Process, Service, Suite, Target, Verdict as Found, checks};
 
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
@@ -93,7 +93,7 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
 fn service(workspace: &Workspace) -> Service {
     let planted = workspace.target.join("release/examples/planted");
     Service {
-        command: vec![planted.into(), "{port}".into()],
+        target: Target::Command(vec![planted.into(), "{port}".into()]),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),

@@ -21,7 +21,13 @@ pub mod http2;
 pub mod held;
 pub mod load;
 
+mod listeners;
+mod pidfd;
 pub mod process;
+
+pub mod attach;
+mod subject;
+pub mod target;
 
 pub mod check;
 pub mod checks;
@@ -38,3 +44,4 @@ pub use process::{Process, Refuse, Spawn};
 pub use service::{Offers, Service};
 pub use suite::Suite;
 pub use tally::Tally;
+pub use target::Target;

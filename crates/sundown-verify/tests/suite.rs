@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use sundown_testkit::bin_path;
 use sundown_verify::process::SignalTo;
-use sundown_verify::{Offers, Service, Suite, Verdict, checks};
+use sundown_verify::{Offers, Service, Suite, Target, Verdict, checks};
 
 fn service(fault: &str) -> Service {
     let mut command = vec![bin_path("examples/planted").into(), "{port}".into()];
     command.extend((!fault.is_empty()).then(|| fault.into()));
     Service {
-        command,
+        target: Target::Command(command),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),

@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use sundown_verify::suite::Judged;
 use sundown_verify::{Check, Verdict};
 
+use super::target::{CommandLine, command_line};
 use super::words;
 
 /// What the command behind `--` is called.
@@ -26,12 +27,10 @@ pub(super) fn environment(text: &str) -> Result<Environment, String> {
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .ok_or("give NAME=CMD, such as docker='docker run --rm -p {port}:80 app'")?;
-    let words = shlex::split(command).filter(|words| !words.is_empty());
-    let words =
-        words.ok_or_else(|| format!("the command of {name} is empty, or a quote stays open"))?;
+    let CommandLine(command) = command_line(command).map_err(|error| format!("{name}: {error}"))?;
     Ok(Environment {
         name: name.to_owned(),
-        command: words.into_iter().map(OsString::from).collect(),
+        command,
     })
 }
 

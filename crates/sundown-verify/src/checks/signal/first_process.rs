@@ -1,6 +1,6 @@
 //! The signal to a process that is the first of its PID namespace.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::service::StartError;
 use crate::stop::Stage;
 
@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process is gone within the grace",
     source: "pid_namespaces(7): to PID 1 the kernel delivers only signals that have a handler",
     advice: "Install a handler for SIGTERM, or start the container with an init (docker run --init)",
-    needs: &[],
+    needs: &[Need::Command],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };
