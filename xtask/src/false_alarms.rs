@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use sundown_verify::process::{SignalTo, Spawn};
 use sundown_verify::service::Ledger;
 use sundown_verify::suite::Told;
-use sundown_verify::{Offers, Process, Service, Suite, Verdict as Found, checks};
+use sundown_verify::{Offers, Process, Service, Suite, Target, Verdict as Found, checks};
 
 use crate::folder::Folder;
 use crate::workspace::Workspace;
@@ -98,7 +98,12 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
 fn service(workspace: &Workspace, store: &Path) -> Service {
     let planted = workspace.target.join("release/examples/planted");
     Service {
-        command: vec![planted.into(), "{port}".into(), "none".into(), store.into()],
+        target: Target::Command(vec![
+            planted.into(),
+            "{port}".into(),
+            "none".into(),
+            store.into(),
+        ]),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),

@@ -2,23 +2,28 @@
 
 mod compare;
 mod html;
+mod interrupts;
 mod json;
 mod junit;
 mod settings;
+mod target;
 mod words;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
 use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Told};
-use sundown_verify::{Check, Level, Suite, Verdict as Found, checks};
+use sundown_verify::{Check, Level, Suite, Target, Verdict as Found, checks};
 
 use self::compare::Environment;
+use self::interrupts::Interrupts;
+use self::settings::File;
+use self::target::{CommandLine, Url};
 use crate::Verdict;
 
 /// Prove how a service stops: start it, use it, stop it, and tell what it lost
@@ -26,12 +31,69 @@ use crate::Verdict;
 /// The service is started on a free port once for every stop: `{port}` in the command stands for it,
 /// and PORT in its environment says the same. Each check says what it promises, how often the fault
 /// could have shown, and what to do about a failure: see `--list` and `--explain`.
+///
+/// What runs already is attached to by --pid, by --unit, or by --url and --stop. It gets the stop and no
+/// more, which is told before anything is done; checks that such a target cannot serve are skipped,
+/// with the reason.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// The command that starts the service, and its arguments
     #[arg(last = true, value_name = "CMD")]
     command: Vec<OsString>,
+
+    /// Attach to this process, which is stopped once and not started again; its address is found from
+    /// its sockets. Its exit status and its children are not seen, and it is never killed
+    #[arg(
+        long,
+        value_name = "PID",
+        conflicts_with_all = ["command", "unit", "stop", "again", "compare"],
+        help_heading = "Attach to what runs",
+        env = "SUNDOWN_VERIFY_PID"
+    )]
+    pid: Option<u32>,
+    /// Attach to this unit of systemd, which is stopped and started as often as checks need, and left
+    /// running
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["command", "stop", "again", "signal_to", "compare"],
+        help_heading = "Attach to what runs",
+        env = "SUNDOWN_VERIFY_UNIT"
+    )]
+    unit: Option<String>,
+    /// Where it is reached, http://HOST:PORT: beside --stop, or where --pid and --unit do not tell
+    #[arg(
+        long,
+        value_name = "URL",
+        value_parser = target::url,
+        conflicts_with_all = ["command", "compare"],
+        help_heading = "Attach to what runs",
+        env = "SUNDOWN_VERIFY_URL"
+    )]
+    url: Option<Url>,
+    /// The command that stops what is known by its --url only, such as a container. That has ended once
+    /// the command has, and nobody listens: one that waits, as `docker stop` does, is best
+    #[arg(
+        long,
+        value_name = "CMD",
+        value_parser = target::command_line,
+        conflicts_with_all = ["command", "signal", "signal_to", "compare"],
+        help_heading = "Attach to what runs",
+        env = "SUNDOWN_VERIFY_STOP"
+    )]
+    stop: Option<CommandLine>,
+    /// The command that starts it again after --stop, and then ends, such as `docker start`: so that it
+    /// can be stopped as often as checks need. It is left running
+    #[arg(
+        long,
+        value_name = "CMD",
+        value_parser = target::command_line,
+        conflicts_with_all = ["command", "compare"],
+        help_heading = "Attach to what runs",
+        env = "SUNDOWN_VERIFY_AGAIN"
+    )]
+    again: Option<CommandLine>,
 
     /// A target that answers at once [default: /]
     #[arg(
@@ -139,11 +201,11 @@ pub(crate) struct Arguments {
     ledger_read: Option<String>,
     /// A command that judges what is stored, once the service has ended: the ids that were acknowledged
     /// are in the file SUNDOWN_ACKNOWLEDGED, one a line
-    #[arg(long, value_name = "CMD", value_parser = settings::command, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_INVARIANT")]
-    invariant: Option<Words>,
+    #[arg(long, value_name = "CMD", value_parser = target::command_line, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_INVARIANT")]
+    invariant: Option<CommandLine>,
     /// A command that restarts the service where it stands: {pid} and {port} are its own
-    #[arg(long, value_name = "CMD", value_parser = settings::command, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_RESTART")]
-    restart: Option<Words>,
+    #[arg(long, value_name = "CMD", value_parser = target::command_line, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_RESTART")]
+    restart: Option<CommandLine>,
     /// It speaks HTTP/2 with prior knowledge (h2c)
     #[arg(
         long,
@@ -152,7 +214,8 @@ pub(crate) struct Arguments {
     )]
     http2: bool,
 
-    /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM]
+    /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM,
+    /// or the unit's KillSignal]
     #[arg(long, value_name = "SIGNAL", value_parser = settings::signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
     signal: Option<i32>,
     /// Who gets the signal: the process that is started, as from a supervisor, or its whole group, as
@@ -222,9 +285,6 @@ pub(crate) struct Arguments {
     html: Option<PathBuf>,
 }
 
-/// A command as words.
-type Words = std::sync::Arc<[OsString]>;
-
 /// Who gets the signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum To {
@@ -247,6 +307,9 @@ Examples:
   sundown verify --slow '/slow?ms=500' --grace 25s -- node server.js
   sundown verify --only listener,http1/2 --runs 10 -- ./server {port}
   sundown verify --compare 'npm=npm start' -- node server.js
+  sundown verify --pid \"$(pgrep -o nginx)\" --signal QUIT
+  sundown verify --unit web.service --slow /report --grace 90s
+  sundown verify --url http://127.0.0.1:8080 --stop 'docker stop web' --again 'docker start web'
 
 Exit codes:
   0  every MUST passes (under --strict every SHOULD, too)
@@ -263,23 +326,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
         print!("{}", words::explain(find(id)?));
         return Ok(Verdict::Kept);
     }
-    if arguments.command.is_empty() {
-        bail!(
-            "no command was given; say how to start the service: sundown verify -- ./server {{port}}"
-        );
-    }
+    let file = File::of(arguments)?;
+    let choice = target::choose(arguments, &file)?;
     let chosen = chosen(&arguments.only)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
-    let suite = |command: &[OsString]| -> anyhow::Result<Suite> {
-        let service = settings::service(arguments, command)?;
+    let suite = |target: Target| -> anyhow::Result<Suite> {
+        let service = settings::service(arguments, file.clone(), target)?;
         Ok(Suite::new(service, chosen.clone(), arguments.runs.into()))
     };
     if arguments.compare.is_empty() {
-        let judged = runtime.block_on(until_interrupted(&suite(&arguments.command)?))?;
-        report(arguments, &judged)?;
+        let target = runtime.block_on(choice.attach(arguments.signal_to.into()))?;
+        let suite = suite(target)?;
+        let judged = runtime.block_on(until_interrupted(&suite))?;
+        report(arguments, &suite.service().target, &judged)?;
         return Ok(verdict(&judged, arguments.strict));
     }
     let mut environments = vec![Environment {
@@ -291,7 +353,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let mut judged = Vec::new();
     for environment in &environments {
         eprintln!("{}:", environment.name);
-        let suite = suite(&environment.command)?;
+        let suite = suite(Target::Command(environment.command.clone()))?;
         let one = runtime.block_on(until_interrupted(&suite));
         judged.push(one.with_context(|| environment.name.clone())?);
     }
@@ -311,8 +373,14 @@ fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
     verdicts.max_by_key(weight).unwrap_or(Verdict::Inconclusive)
 }
 
-/// Plays the suite; Ctrl-C ends it, and the service with it.
+/// Plays the suite; Ctrl-C ends it, and the service with it if it is ours.
 async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
+    // Before anything is done to what is not ours.
+    let mut interrupts = Interrupts::hear()?;
+    let service = suite.service();
+    if let Some(note) = words::before(service) {
+        eprintln!("{note}");
+    }
     let progress =
         ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     progress.enable_steady_tick(Duration::from_millis(100));
@@ -322,9 +390,12 @@ async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
     };
     let judged = tokio::select! {
         judged = suite.run(told) => judged.map_err(anyhow::Error::from),
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted; the service was ended")),
+        () = interrupts.any() => Err(anyhow!("interrupted; {}", words::left(&service.target))),
     };
     progress.finish_and_clear();
+    if let Err(error) = service.leave_running().await {
+        eprintln!("note: it could not be started again: {error}");
+    }
     if let Ok(Judged {
         wrapped: Some(child),
         ..
@@ -332,14 +403,19 @@ async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
     {
         eprintln!("{}", words::wrapped(child));
     }
+    if judged.as_ref().is_ok_and(|judged| judged.stayed) {
+        eprintln!("{}", words::stayed(&service.target));
+    }
     judged
 }
 
-fn report(arguments: &Arguments, judged: &Judged) -> anyhow::Result<()> {
+fn report(arguments: &Arguments, target: &Target, judged: &Judged) -> anyhow::Result<()> {
     match &arguments.json {
-        Some(file) if file.as_os_str() == "-" => println!("{}", json::document(arguments, judged)),
+        Some(file) if file.as_os_str() == "-" => {
+            println!("{}", json::document(arguments, target, judged))
+        }
         Some(file) => {
-            write(file, &(json::document(arguments, judged) + "\n"))?;
+            write(file, &(json::document(arguments, target, judged) + "\n"))?;
             print!("{}", words::report(judged));
         }
         None => print!("{}", words::report(judged)),
@@ -348,7 +424,7 @@ fn report(arguments: &Arguments, judged: &Judged) -> anyhow::Result<()> {
         write(file, &junit::document(judged, arguments.strict)?)?;
     }
     if let Some(file) = &arguments.html {
-        write(file, &html::document(arguments, judged))?;
+        write(file, &html::document(arguments, target, judged))?;
     }
     Ok(())
 }
@@ -398,9 +474,9 @@ fn find(id: &str) -> anyhow::Result<&'static Check> {
     found.with_context(|| format!("no check is named {id}; see sundown verify --list"))
 }
 
-/// What a check cannot do without, as flags.
+/// What a check cannot do without, as flags, or in words.
 fn needs(check: &Check) -> Vec<&'static str> {
-    check.needs.iter().copied().map(Need::flag).collect()
+    check.needs.iter().copied().map(Need::name).collect()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ enum Fault {
     BlindIdle,
     /// Answers after the signal do not say close, and are followed by it.
     Untold,
-    /// What is in flight gets a tenth of a second.
+    /// What is in flight gets next to no time.
     Impatient,
     /// A connection whose head is half there is closed.
     HalfHead,
@@ -182,7 +182,7 @@ fn stop(listener: TcpListener, fault: Fault) {
     }
     let zombie = (fault == Fault::Zombie).then_some(listener);
     let patience = match fault {
-        Fault::Impatient => Duration::from_millis(100),
+        Fault::Impatient => Duration::from_millis(20),
         Fault::Boundless => Duration::MAX,
         Fault::WaitsForIdle => 2 * PATIENCE,
         _ => PATIENCE,

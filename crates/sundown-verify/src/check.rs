@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::outcome::Loss;
-use crate::service::Offers;
+use crate::service::Service;
 use crate::stop::{LAG_LIMIT, Moments, Stage};
 use crate::tally::{Counts, Tally};
+use crate::target::Target;
 
 /// One promise about stopping, and how it is put to the test.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ pub enum Level {
     Info,
 }
 
-/// What a check needs to be told.
+/// What a check needs to be told, or to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// A target that takes a while.
@@ -82,11 +83,20 @@ pub enum Need {
     Restart,
     /// HTTP/2 with prior knowledge.
     Http2,
+    /// A process to signal, to freeze and to watch.
+    Process,
+    /// The exit status.
+    Status,
+    /// All processes of the service.
+    Orphans,
+    /// The command, to start it in another way.
+    Command,
 }
 
 impl Need {
-    /// Tells whether the service offers it.
-    pub fn met_by(self, offers: &Offers) -> bool {
+    /// Tells whether the service offers it, or shows it.
+    pub fn met_by(self, service: &Service) -> bool {
+        let Service { offers, target, .. } = service;
         match self {
             Self::Slow => offers.slow.is_some(),
             Self::Big => offers.big.is_some(),
@@ -101,11 +111,35 @@ impl Need {
             Self::Ledger => offers.ledger.is_some(),
             Self::Restart => offers.restart.is_some(),
             Self::Http2 => offers.http2,
+            Self::Process => target.has_process(),
+            Self::Status => target.shows_status(),
+            Self::Orphans | Self::Command => target.is_command(),
         }
     }
 
-    /// The flag that gives it.
-    pub fn flag(self) -> &'static str {
+    /// Tells whether it depends on what is stopped, and not on what that may be asked.
+    pub fn is_of_target(self) -> bool {
+        matches!(
+            self,
+            Self::Process | Self::Status | Self::Orphans | Self::Command
+        )
+    }
+
+    /// Says why a check is left out that needs it, and what to do about that.
+    pub fn missing_from(self, target: &Target) -> String {
+        let why = match self {
+            Self::Process => "to signal, freeze or watch it",
+            Self::Status => "which only a parent and systemd see",
+            Self::Orphans => "to see what is left of them",
+            Self::Command => "to start the service in other ways",
+            _ => return format!("needs {}", self.name()),
+        };
+        let (name, flag) = (self.name(), target.flag());
+        format!("needs {name}, {why}: give the command instead of {flag}")
+    }
+
+    /// The flag that gives it, or what is to be seen.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Slow => "--slow PATH",
             Self::Big => "--big PATH",
@@ -120,6 +154,10 @@ impl Need {
             Self::Ledger => "--ledger PATH with --ledger-read PATH or --invariant CMD",
             Self::Restart => "--restart CMD",
             Self::Http2 => "--http2",
+            Self::Process => "the process itself",
+            Self::Status => "the exit status",
+            Self::Orphans => "all its processes",
+            Self::Command => "the command",
         }
     }
 }
@@ -207,6 +245,10 @@ impl Finding {
 
     /// Judges by the end: whether it came within the grace, without a SIGKILL.
     pub fn of_end(moments: &Moments, grace: Duration) -> Self {
+        if moments.stayed {
+            let seen = format!("still there after {grace:?}, and left alone");
+            return Self::fail(1, seen);
+        }
         if moments.killed {
             return Self::fail(1, format!("still there after {grace:?}, and killed"));
         }

@@ -101,17 +101,27 @@ async fn during_stop(
         // What becomes of connections that come at the signal is the listener's.
         load.settle();
     }
-    if IN_FLIGHT.contains(&kind) {
+    let in_flight = IN_FLIGHT.contains(&kind);
+    let exact = stage.service().target.is_signalled_by_us();
+    if in_flight && exact {
         // And what becomes of requests on idle connections is looked at where it is meant.
         stage.near(Nearness::Imminent).await;
         load.wind_up();
     }
     stage.signalled().await;
     let before = load.tally().total;
+    let mut early = 0;
+    if in_flight && !exact {
+        // Somebody else sends the signal, some time later: what is answered until then proves nothing.
+        stage.delivered().await;
+        load.wind_up();
+        early = load.tally().total.since(&before).answered;
+    }
     stage.ended().await;
     let _ = timeout(AFTERWARDS, load.ended()).await;
     let tally = load.finish().await;
-    let during = tally.total.since(&before);
+    let mut during = tally.total.since(&before);
+    during.answered -= early;
     Ok((tally, during))
 }
 
@@ -131,11 +141,17 @@ async fn over_signal(
             let opened = Connection::open(target, Window::Usual, limit).await;
             let exchange = opened.ok()?.exchange(&letter, limit).await;
             recorder.note_exchange(number, &letter, &exchange);
-            Some(exchange)
+            Some((exchange, Instant::now()))
         });
     }
     stage.signalled().await;
-    let exchanges: Vec<Exchange> = under_way.join_all().await.into_iter().flatten().collect();
+    let exact = stage.service().target.is_signalled_by_us();
+    let delivered = stage.delivered().await;
+    let ended = under_way.join_all().await.into_iter().flatten();
+    let exchanges: Vec<Exchange> = ended
+        .filter(|(exchange, at)| exact || *at >= delivered || !all_answered(letter, exchange))
+        .map(|(exchange, _)| exchange)
+        .collect();
     let mut tally = Tally::default();
     for exchange in &exchanges {
         for index in 0..letter.requests() {
@@ -204,6 +220,11 @@ fn visit(
         recorder.note_exchange(number, &letter, &exchange);
         Some((since, judge(&exchange.evidence(0))))
     }
+}
+
+fn all_answered(letter: &Letter, exchange: &Exchange) -> bool {
+    let mut outcomes = (0..letter.requests()).map(|index| judge(&exchange.evidence(index)));
+    outcomes.all(|outcome| matches!(outcome, Outcome::Answered { .. }))
 }
 
 fn count(tally: &mut Tally, letter: &Letter, exchange: &Exchange, evidence: &Evidence) {

@@ -23,7 +23,13 @@ pub mod held;
 pub mod load;
 pub mod timeline;
 
+mod listeners;
+mod pidfd;
 pub mod process;
+
+pub mod attach;
+mod subject;
+pub mod target;
 
 pub mod check;
 pub mod checks;
@@ -40,4 +46,5 @@ pub use process::{Process, Refuse, Spawn};
 pub use service::{Offers, Service};
 pub use suite::Suite;
 pub use tally::Tally;
+pub use target::Target;
 pub use timeline::Timeline;

@@ -11,20 +11,18 @@ mod refuse;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::listeners::{holds_one_of, listens, on_port};
+use crate::pidfd::Pidfd;
 use output::Output;
 pub use refuse::Refuse;
 
@@ -143,9 +141,7 @@ impl Spawn {
             child,
             group: self.group,
         };
-        let end = pidfd_open(child.child.id())
-            .and_then(watch_fd)
-            .map_err(spawn_error)?;
+        let end = Pidfd::open(child.child.id()).map_err(spawn_error)?;
         Ok(Process {
             child,
             end,
@@ -219,7 +215,7 @@ fn reset_signals(blocked: &[i32]) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Process {
     child: Reaped,
-    end: AsyncFd<OwnedFd>,
+    end: Pidfd,
     stdout: Output,
     stderr: Output,
     since: Instant,
@@ -415,7 +411,7 @@ impl Process {
     /// Names a child of this process that listens on the port while this one does not: then this one
     /// is a wrapper, such as a shell.
     pub(crate) fn listening_child(&self, port: u16) -> Option<String> {
-        let inodes = listeners(port).ok()?;
+        let inodes = on_port(port).ok()?;
         let listens = |pid: &u32| holds_one_of(*pid, &inodes);
         if listens(&self.id()) {
             return None;
@@ -511,10 +507,8 @@ impl Process {
             what: "exit".into(),
             limit,
         };
-        let ended = timeout(limit, self.end.readable())
-            .await
-            .map_err(too_slow)?;
-        ended.map_err(ProcessError::Observe)?.retain_ready();
+        let ended = timeout(limit, self.end.ended()).await.map_err(too_slow)?;
+        ended.map_err(ProcessError::Observe)?;
         let after = self.since.elapsed();
         let status = self.child.child.wait().map_err(ProcessError::Observe)?;
         // A grandchild may hold the pipes open for as long as it likes.
@@ -560,20 +554,6 @@ impl Ended {
     }
 }
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open(2) takes two numbers.
-    match unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        // SAFETY: the descriptor is new, and nobody else knows of it.
-        fd => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
-    }
-}
-
-fn watch_fd(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as it lives.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
-
 /// Returns a loopback address whose port is free now; another process may take it meanwhile. The
 /// last [`LENT`] calls of this process returned others.
 ///
@@ -595,76 +575,3 @@ pub fn free_port() -> io::Result<SocketAddr> {
 
 /// How many ports are remembered as taken by services that are only just starting.
 pub const LENT: usize = 256;
-
-/// Tells whether a socket in our network namespace listens on the port (proc_net_tcp(5)).
-pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {
-    Ok(!listeners(addr.port())?.is_empty())
-}
-
-/// Lists the inodes of the sockets that listen on the port.
-fn listeners(port: u16) -> io::Result<Vec<u64>> {
-    let mut inodes = Vec::new();
-    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        for line in BufReader::new(file).lines().skip(1) {
-            match listener(&line?) {
-                Some((found, inode)) if found == port => inodes.push(inode),
-                Some(_) => {}
-                // Listeners come first; behind them may lie ten thousand connections in TIME_WAIT.
-                None => break,
-            }
-        }
-    }
-    Ok(inodes)
-}
-
-/// Returns port and inode of a line such as `0: 0100007F:1F90 00000000:0000 0A …`, if it listens.
-fn listener(line: &str) -> Option<(u16, u64)> {
-    const LISTEN: &str = "0A";
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let (_, port) = fields.next()?.rsplit_once(':')?;
-    if fields.nth(1)? != LISTEN {
-        return None;
-    }
-    let inode = fields.nth(5)?;
-    Some((u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
-}
-
-/// Tells whether a process has one of these sockets open.
-fn holds_one_of(pid: u32, inodes: &[u64]) -> bool {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
-    let mut links = open.into_iter().flatten().flatten();
-    links.any(|entry| {
-        let link = std::fs::read_link(entry.path()).unwrap_or_default();
-        let socket = link.to_str().and_then(|link| link.strip_prefix("socket:["));
-        let inode = socket.and_then(|socket| socket.trim_end_matches(']').parse().ok());
-        inode.is_some_and(|inode| inodes.contains(&inode))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listening_port_is_read_from_the_kernels_table() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1";
-        assert_eq!(listener(line), Some((8080, 4711)));
-        let line = "   1: 0100007F:1F90 0100007F:C350 01 00000000:00000000 00:00000000 00000000     0        0 4712 1";
-        assert_eq!(listener(line), None);
-    }
-
-    #[test]
-    fn a_port_listens_from_bind_to_close() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = listener.local_addr().unwrap();
-        assert!(listens(addr).unwrap());
-
-        drop(listener);
-        assert!(!listens(addr).unwrap());
-    }
-}

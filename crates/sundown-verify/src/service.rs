@@ -1,6 +1,6 @@
 //! The service under judgement: how it is started, what it may be asked, how it is told to stop.
 //!
-//! The promise: a started service has answered a request over HTTP, on a port that was free, and
+//! The promise: a started command has answered a request over HTTP, on a port that was free, and
 //! everything it was started with is gone when its [`Running`] is dropped.
 
 use std::ffi::OsString;
@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::attach::AttachError;
 use crate::http1::{Connection, Letter};
 use crate::outcome::{End, Seen};
 use crate::plan::{Kind, Request, Requests};
-use crate::process::{self, Process, ProcessError, SignalTo, Spawn};
+use crate::process::{self, Ended, Process, ProcessError, SignalTo, Spawn};
+use crate::target::Target;
 use crate::tcp::Window;
 
 /// Where the port goes in a command.
@@ -22,8 +24,8 @@ pub const PORT: &str = "{port}";
 /// Describes a service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// The command; `{port}` in an argument stands for the port that is chosen.
-    pub command: Vec<OsString>,
+    /// What is told to stop.
+    pub target: Target,
     /// What it may be asked.
     pub offers: Offers,
     /// The signal that asks it to stop.
@@ -167,6 +169,19 @@ pub enum StartError {
     /// The process could not be started, ended early, or never listened.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// What was to be attached to is not there.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A command that was to stop or to start it failed.
+    #[error("`{command}` ended with {ended}: {said}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// How it ended.
+        ended: Ended,
+        /// What it said.
+        said: String,
+    },
     /// It listens and does not answer as an HTTP server does.
     #[error("it listens on {address}, but {what} for GET {path}")]
     NotHttp {
@@ -232,9 +247,9 @@ impl Service {
 
     fn launch_by(&self, unshare: &'static [&'static str]) -> Result<Running, StartError> {
         let unshare = unshare.iter().map(OsString::from);
-        let command = unshare.chain(self.command.iter().cloned()).collect();
+        let command = unshare.chain(self.command()?.iter().cloned()).collect();
         let service = Self {
-            command,
+            target: Target::Command(command),
             ..self.clone()
         };
         service.launch()
@@ -257,9 +272,16 @@ impl Service {
         Ok(Running { process, address })
     }
 
+    fn command(&self) -> Result<&[OsString], StartError> {
+        match &self.target {
+            Target::Command(command) => Ok(command),
+            _ => Err(StartError::NoCommand),
+        }
+    }
+
     fn spawn(&self, address: SocketAddr) -> Result<Spawn, StartError> {
         let port = address.port().to_string();
-        let mut words = self.command.iter().map(|word| fill(word, PORT, &port));
+        let mut words = self.command()?.iter().map(|word| fill(word, PORT, &port));
         let program = words.next().ok_or(StartError::NoCommand)?;
         Ok(Spawn::new(program)
             .args(words)
@@ -292,6 +314,32 @@ impl Service {
                 .await?;
             sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Asks what runs already, until there is an answer.
+///
+/// # Errors
+/// Says what came instead, until the limit.
+pub(crate) async fn answers(
+    address: SocketAddr,
+    path: &str,
+    limit: Duration,
+) -> Result<(), StartError> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let what = match ask(address, path).await {
+            Ok(()) => return Ok(()),
+            Err(what) => what,
+        };
+        if Instant::now() >= deadline || what == NOT_HTTP {
+            return Err(StartError::NotHttp {
+                address,
+                what: what.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The promise: the signal goes out once every check is set, and each learns when that was, when
 //! the listener was closed, and when and how the process ended. A process that outstays its grace
-//! is killed. Decides nothing about what was seen: the checks do.
+//! is killed if it is ours to kill. Decides nothing about what was seen: the checks do.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use crate::check::{Check, Finding, Stop};
-use crate::process::{Ended, Process, ProcessError, SignalTo, listens};
-use crate::service::{Running, Service, StartError};
+use crate::process::{Ended, ProcessError, SignalTo};
+use crate::service::{Service, StartError};
+use crate::subject::Subject;
 use crate::timeline::{Recorder, Timeline};
 
 /// How long checks may take to be set.
@@ -44,14 +45,19 @@ const LOOK: Duration = Duration::from_millis(2);
 pub struct Moments {
     /// How near the signal is.
     pub nearness: Nearness,
-    /// When the signal was sent.
+    /// When the signal was sent, or ordered: it came no earlier.
     pub signalled: Option<Instant>,
+    /// When the signal had arrived: it came no later. That is at once where we send it ourselves; systemd
+    /// tells of it; a command that stops something does not, so that it is seen by the listener.
+    pub delivered: Option<Instant>,
     /// When nobody listened any more.
     pub closed: Option<Instant>,
-    /// When and how the process ended.
-    pub ended: Option<(Instant, Ended)>,
+    /// When the process ended, and how, where that can be seen.
+    pub ended: Option<(Instant, Option<Ended>)>,
     /// Whether it had to be killed.
     pub killed: bool,
+    /// Whether it outstayed its grace and was left alone, because it is not ours to kill.
+    pub stayed: bool,
     /// Processes of its group that were there after its end.
     pub orphans: Vec<u32>,
     /// Whether somebody listened after its end.
@@ -95,7 +101,7 @@ pub struct Played {
 pub struct Stage {
     service: Arc<Service>,
     address: SocketAddr,
-    pid: u32,
+    pid: Option<u32>,
     moments: watch::Receiver<Moments>,
     lag: Arc<Lag>,
     recorder: Recorder,
@@ -122,9 +128,12 @@ impl Stage {
         self.address
     }
 
-    /// The process that was started.
+    /// The process that is stopped.
+    ///
+    /// # Panics
+    /// If it is not known: a check that asks must need [`Process`](crate::check::Need::Process).
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.pid.expect("the check needs a process")
     }
 
     /// What has happened so far.
@@ -155,6 +164,12 @@ impl Stage {
         reached.map_or_else(|_| Instant::now(), |now| now.signalled.expect("waited for"))
     }
 
+    /// Waits until the signal has arrived; returns when that was certain.
+    pub async fn delivered(&mut self) -> Instant {
+        let reached = self.moments.wait_for(|now| now.delivered.is_some()).await;
+        reached.map_or_else(|_| Instant::now(), |now| now.delivered.expect("waited for"))
+    }
+
     /// Sends a signal to the process; the first counts as the one that asks it to stop.
     pub fn send(&self, signal: i32) {
         let _ = self.orders.send(Order::Send(signal));
@@ -165,15 +180,16 @@ impl Stage {
         let _ = self.orders.send(Order::Sent);
     }
 
-    /// Waits until nobody listens any more, or the process has ended; returns when.
+    /// Waits until nobody listens any more, or the process has ended or stayed; returns when.
     pub async fn closed(&mut self) -> Instant {
         let reached = self.moments.wait_for(|now| now.closed.is_some()).await;
         reached.map_or_else(|_| Instant::now(), |now| now.closed.expect("waited for"))
     }
 
-    /// Waits for the end of the process; returns all that happened.
+    /// Waits for the end of the process, or until it has stayed too long; returns all that happened.
     pub async fn ended(&mut self) -> Moments {
-        let _ = self.moments.wait_for(|now| now.ended.is_some()).await;
+        let over = |now: &Moments| now.ended.is_some() || now.stayed;
+        let _ = self.moments.wait_for(over).await;
         self.moments()
     }
 }
@@ -183,8 +199,8 @@ impl Stage {
 /// # Errors
 /// If it cannot be started, signalled or watched.
 pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, StartError> {
-    let Running { process, address } = service.start().await?;
-    let wrapped = process.listening_child(address.port());
+    let subject = Subject::start(service).await?;
+    let wrapped = subject.wrapped();
     let (unset, mut all_set) = mpsc::channel(1);
     let (orders, inbox) = mpsc::unbounded_channel();
     let (moments, _) = watch::channel(Moments::default());
@@ -196,8 +212,8 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     for (index, check) in checks.iter().enumerate() {
         let stage = Stage {
             service: service.clone(),
-            address,
-            pid: process.id(),
+            address: subject.address(),
+            pid: subject.pid(),
             moments: moments.subscribe(),
             lag: lag.clone(),
             recorder: recorders[index].clone(),
@@ -209,8 +225,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     }
     drop((unset, orders));
     let mut conductor = Conductor {
-        process,
-        address,
+        subject,
         inbox,
         moments,
         signal_to: service.signal_to,
@@ -222,7 +237,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         sleep(NOTICE - LAST).await;
         conductor.comes_near(Nearness::Imminent);
         sleep(LAST).await;
-        conductor.send(service.signal)?;
+        conductor.stop(service.signal).await?;
     }
     conductor.watch().await?;
     let moments = conductor.moments.borrow().clone();
@@ -275,8 +290,7 @@ impl Drop for AbortOnDrop {
 
 /// Owns the process while it stops.
 struct Conductor {
-    process: Process,
-    address: SocketAddr,
+    subject: Subject,
     inbox: mpsc::UnboundedReceiver<Order>,
     moments: watch::Sender<Moments>,
     signal_to: SignalTo,
@@ -289,10 +303,27 @@ impl Conductor {
             .send_modify(|moments| moments.nearness = nearness);
     }
 
-    fn send(&mut self, signal: i32) -> Result<(), ProcessError> {
+    async fn stop(&mut self, signal: i32) -> Result<(), StartError> {
         // Noted before: what a check sees after the signal is never earlier than it.
         self.note_signal();
-        self.process.signal_to(self.signal_to, signal)
+        self.subject.stop(self.signal_to, signal).await?;
+        self.note_delivery();
+        Ok(())
+    }
+
+    async fn send(&mut self, signal: i32) -> Result<(), StartError> {
+        self.note_signal();
+        self.subject.signal(self.signal_to, signal).await?;
+        self.note_delivery();
+        Ok(())
+    }
+
+    /// Sends what a check orders. The process may be gone already, which its end will tell.
+    async fn obey(&mut self, signal: i32) -> Result<(), StartError> {
+        match self.send(signal).await {
+            Err(error @ StartError::Process(ProcessError::Spawn { .. })) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn note_signal(&self) {
@@ -301,58 +332,100 @@ impl Conductor {
         });
     }
 
-    /// Watches until the end, which it brings about when that takes too long.
-    async fn watch(&mut self) -> Result<(), ProcessError> {
+    fn note_delivery(&self) {
+        if self.subject.tells_of_delivery() {
+            self.moments.send_modify(|moments| {
+                moments.delivered.get_or_insert_with(Instant::now);
+            });
+        }
+    }
+
+    /// Watches until the end, which it brings about when that takes too long and it may.
+    async fn watch(&mut self) -> Result<(), StartError> {
         let begun = Instant::now();
         let mut look = interval(LOOK);
         loop {
             let since = self.moments.borrow().signalled.unwrap_or(begun + SET_LIMIT);
             tokio::select! {
-                exit = self.process.wait_exit(Duration::MAX) => {
-                    let ended = exit?.ended;
-                    return self.note_end(ended);
+                gone = self.subject.gone() => {
+                    gone?;
+                    return self.note_end().await;
                 }
                 Some(order) = self.inbox.recv() => match order {
-                    // The process may be gone already, which its end will tell.
-                    Order::Send(signal) => drop(self.send(signal)),
-                    Order::Sent => self.note_signal(),
+                    Order::Send(signal) => self.obey(signal).await?,
+                    Order::Sent => {
+                        self.note_signal();
+                        self.note_delivery();
+                    }
                 },
                 _ = look.tick() => self.look_at_listener()?,
-                () = sleep_until(since + self.limit) => {
-                    // It may have ended in this very moment.
-                    let killed = self.process.kill();
-                    self.moments.send_modify(|moments| moments.killed = killed);
-                    let exit = self.process.wait_exit(SLACK).await?;
-                    return self.note_end(exit.ended);
-                }
+                () = sleep_until(since + self.limit) => return self.end_it().await,
             }
         }
     }
 
-    fn look_at_listener(&self) -> Result<(), ProcessError> {
+    /// Kills what has stayed, if that is ours to do.
+    async fn end_it(&mut self) -> Result<(), StartError> {
+        // A check that gave up may have told it nothing; then it has outstayed nothing, either.
+        let told = self.moments.borrow().signalled.is_some();
+        if !told && !self.subject.is_our_child() {
+            return Ok(());
+        }
+        // It may have ended in this very moment.
+        let Some(killed) = self.subject.kill().await else {
+            self.note_stay();
+            return Ok(());
+        };
+        self.moments.send_modify(|moments| moments.killed = killed);
+        let too_slow = |_| ProcessError::TooSlow {
+            what: "end after SIGKILL".to_owned(),
+            limit: SLACK,
+        };
+        let gone = timeout(SLACK, self.subject.gone()).await;
+        gone.map_err(too_slow)??;
+        self.note_end().await
+    }
+
+    fn look_at_listener(&mut self) -> Result<(), StartError> {
         let moments = self.moments.borrow();
         if moments.signalled.is_none() || moments.closed.is_some() {
             return Ok(());
         }
         drop(moments);
-        if !listens(self.address).map_err(ProcessError::Observe)? {
+        let listening = self.subject.somebody_listens();
+        if !listening.map_err(ProcessError::Observe)? {
             let now = Instant::now();
-            self.moments
-                .send_modify(|moments| moments.closed = Some(now));
+            self.moments.send_modify(|moments| {
+                moments.closed = Some(now);
+                moments.delivered.get_or_insert(now);
+            });
         }
         Ok(())
     }
 
-    fn note_end(&self, ended: Ended) -> Result<(), ProcessError> {
+    async fn note_end(&mut self) -> Result<(), StartError> {
         let now = Instant::now();
-        let leaked = listens(self.address).map_err(ProcessError::Observe)?;
-        let orphans = self.process.group_members();
+        let leaked = self.subject.is_leaked().await;
+        let leaked = leaked.map_err(ProcessError::Observe)?;
+        let orphans = self.subject.orphans();
+        let departure = self.subject.departure().await?;
         self.moments.send_modify(|moments| {
-            moments.ended = Some((now, ended));
+            moments.ended = Some((now, departure.status));
+            moments.killed |= departure.killed;
             moments.closed.get_or_insert(now);
+            moments.delivered.get_or_insert(now);
             moments.leaked = leaked;
             moments.orphans = orphans;
         });
         Ok(())
+    }
+
+    fn note_stay(&self) {
+        let now = Instant::now();
+        self.moments.send_modify(|moments| {
+            moments.stayed = true;
+            moments.closed.get_or_insert(now);
+            moments.delivered.get_or_insert(now);
+        });
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::check::{Check, Finding, Need, Stop, Verdict};
+use crate::check::{Check, Finding, Stop, Verdict};
 use crate::service::{Service, StartError};
 use crate::stop::{self, Moments};
 use crate::timeline::{Selection, Timeline};
@@ -50,7 +50,7 @@ pub struct Times {
     pub ended: u64,
     /// Whether it had to be killed.
     pub killed: bool,
-    /// How it ended, in words.
+    /// How it ended, in words, as far as that is seen.
     pub exit: String,
 }
 
@@ -66,6 +66,8 @@ pub struct Judged {
     /// What clients did: in each stop in which a check failed for the first time; where none of those
     /// that share a stop did, in the last.
     pub timelines: Vec<Timeline>,
+    /// Whether it outstayed its grace in some stop and was left alone, because it is not ours to kill.
+    pub stayed: bool,
 }
 
 /// What happens while a suite runs.
@@ -83,14 +85,19 @@ pub enum Told<'a> {
 }
 
 impl Suite {
-    /// Makes a suite of checks; those that need what the service's offers do not give are told as
-    /// skipped.
+    /// Makes a suite of checks; those that need what the service does not offer, or its target does
+    /// not show, are told as skipped.
     pub fn new(service: Service, checks: Vec<&'static Check>, runs: usize) -> Self {
         Self {
             service: Arc::new(service),
             checks,
             runs,
         }
+    }
+
+    /// The service.
+    pub fn service(&self) -> &Service {
+        &self.service
     }
 
     /// Plays them all.
@@ -103,12 +110,13 @@ impl Suite {
         let mut shared = Vec::new();
         let mut wrapped = None;
         let mut timelines = Vec::new();
+        let mut stayed = false;
         for group in self.groups() {
             let mut found: Vec<Vec<Finding>> = vec![Vec::new(); group.len()];
             let mut selection = Selection::default();
             for _ in 0..self.runs {
                 let mut open: Vec<usize> = (0..group.len()).collect();
-                for _ in 0..TRIES {
+                for _ in 0..self.tries() {
                     let checks: Vec<&'static Check> = open.iter().map(|at| group[*at]).collect();
                     stops += 1;
                     tell(Told::Stop {
@@ -124,6 +132,7 @@ impl Suite {
                         group.len(),
                     );
                     wrapped = wrapped.or(played.wrapped);
+                    stayed |= played.moments.stayed;
                     for (at, finding) in open.iter().zip(played.findings) {
                         found[*at].push(finding);
                     }
@@ -151,6 +160,7 @@ impl Suite {
             stops: shared,
             wrapped,
             timelines,
+            stayed,
         })
     }
 
@@ -173,13 +183,29 @@ impl Suite {
         groups
     }
 
-    fn missing(&self, check: &Check) -> Option<Need> {
-        let offers = &self.service.offers;
-        check
-            .needs
-            .iter()
-            .copied()
-            .find(|need| !need.met_by(offers))
+    /// What cannot be started again is stopped once, whatever was seen.
+    fn tries(&self) -> usize {
+        match self.service.target.starts_again() {
+            true => TRIES,
+            false => 1,
+        }
+    }
+
+    /// Why a check is left out: what can be mended by a flag comes last.
+    fn missing(&self, check: &Check) -> Option<String> {
+        let target = &self.service.target;
+        let unmet = || {
+            let needs = check.needs.iter().copied();
+            needs.filter(|need| !need.met_by(&self.service))
+        };
+        if let Some(need) = unmet().find(|need| need.is_of_target()) {
+            return Some(need.missing_from(target));
+        }
+        if check.stop != Stop::Shared && !target.starts_again() {
+            let advice = target.advice_to_start_again();
+            return Some(format!("needs a start of its own: {advice}"));
+        }
+        unmet().next().map(|need| need.missing_from(target))
     }
 
     fn place(&self, check: &Check) -> usize {
@@ -216,17 +242,17 @@ fn times(moments: &Moments) -> Option<Times> {
         closed: millis(moments.after_signal(moments.closed)?),
         ended: millis(moments.after_signal(Some(at))?),
         killed: moments.killed,
-        exit: ended.to_string(),
+        exit: ended.map_or_else(|| "status not seen".to_owned(), |ended| ended.to_string()),
     })
 }
 
-fn skipped(check: &'static Check, missing: Need) -> Judgement {
+fn skipped(check: &'static Check, missing: String) -> Judgement {
     Judgement {
         check,
         verdict: Verdict::Skipped,
         exposed: 0,
         lost: None,
-        seen: format!("needs {}", missing.flag()),
+        seen: missing,
         evidence: Vec::new(),
     }
 }

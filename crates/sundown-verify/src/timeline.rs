@@ -287,7 +287,11 @@ fn marks(moments: &Moments, zero: Instant) -> Vec<Mark> {
         .map(|at| mark("listener", at, "listener closed"));
     let exit = moments.ended.map(|(at, ended)| match moments.killed {
         true => mark("exit", at, "killed, its grace was over"),
-        false => mark("exit", at, &ended.to_string()),
+        false => mark(
+            "exit",
+            at,
+            &ended.map_or_else(String::new, |ended| ended.to_string()),
+        ),
     });
     let mut marks: Vec<Mark> = [signal, closed, exit].into_iter().flatten().collect();
     marks.sort_by(|one, other| one.at.total_cmp(&other.at));
@@ -381,7 +385,7 @@ mod tests {
         sender.send_modify(|moments| {
             moments.signalled = Some(zero);
             moments.closed = Some(after(zero, 30));
-            moments.ended = Some((after(zero, 40), Ended::Code(0)));
+            moments.ended = Some((after(zero, 40), Some(Ended::Code(0))));
         });
 
         let timeline = Timeline::of(&sender.borrow(), &[recorder]);

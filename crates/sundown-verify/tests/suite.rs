@@ -8,14 +8,19 @@ use std::time::Duration;
 use sundown_testkit::bin_path;
 use sundown_verify::process::SignalTo;
 use sundown_verify::service::Ledger;
-use sundown_verify::{Offers, Service, Suite, Verdict, checks};
+use sundown_verify::{Offers, Service, Suite, Target, Verdict, checks};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 fn service(fault: &str, store: &Path) -> Service {
     let planted = bin_path("examples/planted");
     Service {
-        command: vec![planted.into(), "{port}".into(), fault.into(), store.into()],
+        target: Target::Command(vec![
+            planted.into(),
+            "{port}".into(),
+            fault.into(),
+            store.into(),
+        ]),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use sundown_verify::process::SignalTo;
-use sundown_verify::{Offers, Service};
+use sundown_verify::{Offers, Service, Target};
 
 use crate::peers::{PEERS, Peer};
 use crate::workspace::Workspace;
@@ -186,11 +186,10 @@ impl Subject {
     pub(super) fn command(&self, root: &Path, folder: &Path) -> String {
         let root = format!("{}/", root.display());
         let folder = folder.display().to_string();
-        let words = self
-            .service
-            .command
-            .iter()
-            .map(|word| word.to_string_lossy());
+        let Target::Command(command) = &self.service.target else {
+            unreachable!("every subject is started by a command");
+        };
+        let words = command.iter().map(|word| word.to_string_lossy());
         let words: Vec<String> = words
             .map(|word| word.replace(&root, "").replace(&folder, "FOLDER"))
             .collect();
@@ -200,7 +199,7 @@ impl Subject {
 
 fn service(command: Vec<std::ffi::OsString>, offers: Offers, signal: i32) -> Service {
     Service {
-        command,
+        target: Target::Command(command),
         offers,
         signal,
         signal_to: SignalTo::default(),

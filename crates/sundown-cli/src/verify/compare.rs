@@ -8,7 +8,8 @@ use comfy_table::{CellAlignment, Table};
 use sundown_verify::suite::Judged;
 use sundown_verify::{Check, Verdict};
 
-use super::{settings, words};
+use super::target::{CommandLine, command_line};
+use super::words;
 
 /// What the command behind `--` is called.
 pub(super) const FIRST: &str = "this";
@@ -26,11 +27,10 @@ pub(super) fn environment(text: &str) -> Result<Environment, String> {
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
         .ok_or("give NAME=CMD, such as docker='docker run --rm -p {port}:80 app'")?;
-    let words = settings::command(command);
-    let words = words.map_err(|error| format!("the command of {name}: {error}"))?;
+    let CommandLine(command) = command_line(command).map_err(|error| format!("{name}: {error}"))?;
     Ok(Environment {
         name: name.to_owned(),
-        command: words.to_vec(),
+        command,
     })
 }
 

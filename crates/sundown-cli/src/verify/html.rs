@@ -4,6 +4,7 @@
 //! it into text, and nothing of it can end the element that it stands in.
 
 use serde_json::{Value, json};
+use sundown_verify::Target;
 use sundown_verify::suite::Judged;
 
 use super::{Arguments, json};
@@ -13,8 +14,8 @@ const PAGE: &str = include_str!("report.html");
 /// Stands in the page for what it tells.
 const DATA: &str = "{{data}}";
 
-pub(super) fn document(arguments: &Arguments, judged: &Judged) -> String {
-    let mut data = json::value(arguments, judged);
+pub(super) fn document(arguments: &Arguments, target: &Target, judged: &Judged) -> String {
+    let mut data = json::value(arguments, target, judged);
     data["timelines"] = json!(judged.timelines);
     page(&data)
 }

@@ -10,17 +10,18 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use serde::Deserialize;
 use sundown_verify::service::{ID, Ledger};
-use sundown_verify::{Offers, Service};
+use sundown_verify::{Offers, Service, Target};
 
-use super::{Arguments, Words};
+use super::Arguments;
+use super::target::{CommandLine, command_line};
 
 /// Read when it is there and no other file is named.
 pub(super) const FILE: &str = "sundown.verify.toml";
 
 /// The file, key by key what the flags are.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct File {
+pub(super) struct File {
     fast: Option<String>,
     slow: Option<String>,
     big: Option<String>,
@@ -41,28 +42,36 @@ struct File {
     grace: Option<String>,
     lame_duck: Option<String>,
     start: Option<String>,
+    pub(super) unit: Option<String>,
+    pub(super) url: Option<String>,
+    pub(super) stop: Option<String>,
+    pub(super) again: Option<String>,
 }
 
-/// Describes the service that this command starts.
-pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Result<Service> {
-    let file = match &arguments.config {
-        Some(path) => File::read(path)?,
-        None if Path::new(FILE).exists() => File::read(Path::new(FILE))?,
-        None => File::default(),
-    };
+/// Describes the service that this target is.
+pub(super) fn service(
+    arguments: &Arguments,
+    file: File,
+    target: Target,
+) -> anyhow::Result<Service> {
+    let flags = arguments;
+    let ledger = ledger(flags, &file)?;
+    let restart = words(flags.restart.as_ref(), "restart", file.restart.as_deref())?;
     let time = |flag: Option<Duration>, key: &str, text: Option<String>, usual: u64| match text {
         Some(text) if flag.is_none() => {
             duration(&text).map_err(|error| anyhow!("{key} = {text:?}: {error}"))
         }
         _ => Ok(flag.unwrap_or(Duration::from_secs(usual))),
     };
-    let by_file = file.signal.as_deref().unwrap_or("TERM");
-    let by_file = signal(by_file).map_err(|error| anyhow!("signal = {by_file:?}: {error}"))?;
-    let flags = arguments;
-    let ledger = ledger(flags, &file)?;
-    let restart = words(flags.restart.as_ref(), "restart", file.restart.as_deref())?;
+    let by_file = file.signal.as_deref().map(signal).transpose();
+    let by_file = by_file
+        .map_err(|error| anyhow!("signal = {:?}: {error}", file.signal.unwrap_or_default()))?;
+    let usual = match &target {
+        Target::Unit(unit) => unit.kill_signal,
+        _ => libc::SIGTERM,
+    };
     Ok(Service {
-        command: command.to_vec(),
+        target,
         offers: Offers {
             fast: flags
                 .fast
@@ -83,7 +92,7 @@ pub(super) fn service(arguments: &Arguments, command: &[OsString]) -> anyhow::Re
             restart,
             http2: flags.http2 || file.http2.unwrap_or(false),
         },
-        signal: flags.signal.unwrap_or(by_file),
+        signal: flags.signal.or(by_file).unwrap_or(usual),
         signal_to: flags.signal_to.into(),
         grace: time(flags.grace, "grace", file.grace, 10)?,
         start_limit: time(flags.start, "start", file.start, 30)?,
@@ -127,20 +136,28 @@ fn ledger(flags: &Arguments, file: &File) -> anyhow::Result<Option<Ledger>> {
 
 /// A command by a flag, or else by the file.
 fn words(
-    flag: Option<&Words>,
+    flag: Option<&CommandLine>,
     key: &str,
     text: Option<&str>,
 ) -> anyhow::Result<Option<Vec<OsString>>> {
-    match (flag, text) {
-        (Some(words), _) => Ok(Some(words.to_vec())),
-        (None, Some(text)) => command(text)
-            .map(|words| Some(words.to_vec()))
-            .map_err(|error| anyhow!("{key} = {text:?}: {error}")),
-        (None, None) => Ok(None),
-    }
+    let by_file = || text.map(command_line).transpose();
+    let line = match flag {
+        Some(line) => Some(line.clone()),
+        None => by_file().map_err(|error| anyhow!("{key}: {error}"))?,
+    };
+    Ok(line.map(|CommandLine(words)| words))
 }
 
 impl File {
+    /// Reads the file that is named, or that is there.
+    pub(super) fn of(arguments: &Arguments) -> anyhow::Result<Self> {
+        match &arguments.config {
+            Some(path) => Self::read(path),
+            None if Path::new(FILE).exists() => Self::read(Path::new(FILE)),
+            None => Ok(Self::default()),
+        }
+    }
+
     fn read(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         let text =
@@ -157,17 +174,28 @@ impl File {
     }
 }
 
+/// The signals that go by name.
+const SIGNALS: [(&str, i32); 6] = [
+    ("TERM", libc::SIGTERM),
+    ("INT", libc::SIGINT),
+    ("QUIT", libc::SIGQUIT),
+    ("HUP", libc::SIGHUP),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+];
+
+/// What a signal is called.
+pub(super) fn name_of_signal(signal: i32) -> String {
+    let known = SIGNALS.iter().find(|(_, number)| *number == signal);
+    known.map_or_else(
+        || format!("signal {signal}"),
+        |(name, _)| format!("SIG{name}"),
+    )
+}
+
 pub(super) fn signal(text: &str) -> Result<i32, String> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
-    let known = [
-        ("TERM", libc::SIGTERM),
-        ("INT", libc::SIGINT),
-        ("QUIT", libc::SIGQUIT),
-        ("HUP", libc::SIGHUP),
-        ("USR1", libc::SIGUSR1),
-        ("USR2", libc::SIGUSR2),
-    ];
-    let by_name = known.iter().find(|(known, _)| *known == name);
+    let by_name = SIGNALS.iter().find(|(known, _)| *known == name);
     let number = || {
         name.parse()
             .ok()
@@ -175,13 +203,6 @@ pub(super) fn signal(text: &str) -> Result<i32, String> {
     };
     let signal = by_name.map(|(_, number)| *number).or_else(number);
     signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
-}
-
-/// A command, as a shell would take it apart.
-pub(super) fn command(text: &str) -> Result<Words, String> {
-    let words = shlex::split(text).filter(|words| !words.is_empty());
-    let words = words.ok_or("it is empty, or a quote stays open")?;
-    Ok(words.into_iter().map(OsString::from).collect())
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

@@ -1,11 +1,13 @@
 //! Puts checks and verdicts into words for people.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
+use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Judgement, Times};
-use sundown_verify::{Check, Level, Verdict, checks};
+use sundown_verify::{Check, Level, Service, Target, Verdict, checks};
 
-use super::needs;
+use super::{needs, settings};
 
 pub(super) fn section(check: &Check) -> &'static str {
     check
@@ -65,6 +67,73 @@ pub(super) fn wrapped(child: &str) -> String {
         "note: what listens is {child}, a child of the command that was started, which gets the \
          signal: start {child} itself, put exec before it, or give --signal-to group"
     )
+}
+
+/// What is going to be done to what runs already.
+pub(super) fn before(service: &Service) -> Option<String> {
+    let again =
+        |how: &str| format!("and started again{how}, as often as checks need; it is left running");
+    let done = match &service.target {
+        Target::Command(_) => return None,
+        Target::Pid(process) => {
+            let (pid, name, address) = (process.pid, &process.name, process.address);
+            let whom = match service.signal_to {
+                SignalTo::Leader => String::new(),
+                SignalTo::Group => format!(" and its group {}", process.group),
+            };
+            let signal = settings::name_of_signal(service.signal);
+            format!(
+                "process {pid} ({name}) on {address}{whom} is to get {signal}, and is not started again"
+            )
+        }
+        Target::Unit(unit) => format!(
+            "unit {} (process {}, {}) on {} is to be stopped {}",
+            unit.name,
+            unit.pid,
+            unit.process,
+            unit.address,
+            again("")
+        ),
+        Target::Url(reached) => {
+            let afterwards = match &reached.again {
+                None => "and is not started again".to_owned(),
+                Some(command) => again(&format!(" by `{}`", command_line(command))),
+            };
+            let (address, stop) = (reached.address, command_line(&reached.stop));
+            format!(
+                "what listens on {address} is to be stopped by `{stop}`, {afterwards}; when its signal \
+                 comes is not seen: times count from the command"
+            )
+        }
+    };
+    Some(format!("note: {done}"))
+}
+
+/// What becomes of the target when we are interrupted.
+pub(super) fn left(target: &Target) -> String {
+    match target {
+        Target::Command(_) => "the service was ended".to_owned(),
+        Target::Pid(process) => format!("process {} was left as it is", process.pid),
+        Target::Unit(unit) => format!("unit {} was left running", unit.name),
+        Target::Url(reached) if reached.again.is_some() => {
+            "the service was left running".to_owned()
+        }
+        Target::Url(_) => "the service was left as it is".to_owned(),
+    }
+}
+
+/// What to do about something that stays and is not ours to kill.
+pub(super) fn stayed(target: &Target) -> String {
+    let who = match target {
+        Target::Pid(process) => format!("process {}", process.pid),
+        _ => "the service".to_owned(),
+    };
+    format!("note: {who} outstayed its grace and was left alone; it may be there still")
+}
+
+fn command_line(words: &[OsString]) -> String {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    shlex::try_join(words.iter().map(AsRef::as_ref)).unwrap_or_else(|_| words.join(" "))
 }
 
 /// A check and its verdict.

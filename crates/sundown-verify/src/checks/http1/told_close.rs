@@ -39,6 +39,7 @@ async fn play(mut stage: Stage) -> Finding {
         return Finding::inconclusive("it keeps no connection");
     }
     stage.signalled().await;
+    stage.delivered().await;
     sleep(HEARD).await;
     let (mut answered, mut kept_alive) = (0, 0);
     for (index, mut connection) in kept.into_iter().enumerate() {

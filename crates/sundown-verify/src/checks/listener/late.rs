@@ -29,6 +29,9 @@ const CLIENTS: u64 = 8;
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     stage.closed().await;
+    if stage.moments().stayed {
+        return Finding::inconclusive("it did not end");
+    }
     sleep(LATE).await;
     let mut other = Vec::new();
     for _ in 0..CLIENTS {

@@ -1,6 +1,6 @@
 //! The accept queue of a stalled server.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::held;
 use crate::held::Held;
 use crate::plan::Plan;
@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost",
     source: "listen(2), tcp(7); a stall is a garbage collection, a full CPU, a slow disk",
     advice: "Accept until the queue is empty before you close the listener; what is in it was promised to its clients by the handshake",
-    needs: &[],
+    needs: &[Need::Process],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

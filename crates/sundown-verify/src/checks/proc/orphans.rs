@@ -1,6 +1,6 @@
 //! Children that outlive their parent.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -11,7 +11,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "nothing is left",
     source: "credentials(7); an orphan keeps ports, files and memory",
     advice: "Pass the signal on and wait for children: exec in shell wrappers, tini or docker --init as PID 1",
-    needs: &[],
+    needs: &[Need::Orphans],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

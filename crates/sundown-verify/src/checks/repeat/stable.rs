@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::service::StartError;
 use crate::stop::Stage;
 
@@ -16,7 +16,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each process is gone within the grace, all with the same exit status",
     source: "supervisors restart, count and alarm by the exit status",
     advice: "A status that changes from stop to stop is a race: between handlers, hooks or children at the end of main",
-    needs: &[],
+    needs: &[Need::Command],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

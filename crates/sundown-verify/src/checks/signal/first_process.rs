@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::service::{FirstProcess, Service, StartError};
 use crate::stop::Stage;
 
@@ -16,7 +16,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each process is gone within the grace",
     source: "pid_namespaces(7): to PID 1 the kernel delivers only signals that have a handler",
     advice: "Install a handler for SIGTERM, or start the container with an init (docker run --init)",
-    needs: &[],
+    needs: &[Need::Command],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

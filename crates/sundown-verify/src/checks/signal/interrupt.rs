@@ -1,6 +1,6 @@
 //! Whether SIGINT stops it as SIGTERM does.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::process::Ended;
 use crate::stop::Stage;
 
@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process exits within its grace, by a code",
     source: "signal(7); Ctrl-C in a terminal, docker run -it",
     advice: "Handle both signals by one path",
-    needs: &[],
+    needs: &[Need::Process, Need::Status],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };
@@ -22,8 +22,10 @@ async fn play(mut stage: Stage) -> Finding {
     let moments = stage.ended().await;
     match moments.ended {
         _ if moments.killed => Finding::fail(1, "SIGINT did not end it"),
-        Some((_, Ended::Code(code @ (0 | 130)))) => Finding::pass(1, format!("exit code {code}")),
-        Some((_, ended)) => Finding::fail(1, format!("{ended:?}")),
-        None => Finding::inconclusive("its end was not seen"),
+        Some((_, Some(Ended::Code(code @ (0 | 130))))) => {
+            Finding::pass(1, format!("exit code {code}"))
+        }
+        Some((_, Some(ended))) => Finding::fail(1, format!("{ended:?}")),
+        _ => Finding::inconclusive("its end was not seen"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::stop::Stage;
 
 pub(super) const TERMINATED: Check = Check {
@@ -13,7 +13,7 @@ pub(super) const TERMINATED: Check = Check {
     criterion: "none: it is told and not judged",
     source: "docker stop and impatient operators send more than one",
     advice: "Say in your documentation what a second signal does: hurry, or nothing",
-    needs: &[],
+    needs: &[Need::Process, Need::Status],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage, libc::SIGTERM)),
 };
@@ -26,7 +26,7 @@ pub(super) const INTERRUPTED: Check = Check {
     criterion: "none: it is told and not judged",
     source: "a Ctrl-C after a supervisor's SIGTERM; actix stops at once at SIGINT",
     advice: "Say in your documentation whether SIGINT hurries a stop that is under way",
-    needs: &[],
+    needs: &[Need::Process, Need::Status],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage, libc::SIGINT)),
 };
@@ -41,10 +41,10 @@ async fn play(mut stage: Stage, second: i32) -> Finding {
     let moments = stage.ended().await;
     match moments.ended {
         _ if moments.killed => Finding::pass(1, "two of them did not end it"),
-        Some((at, ended)) => {
+        Some((at, Some(ended))) => {
             let took = moments.after_signal(Some(at)).unwrap_or_default();
             Finding::pass(1, format!("{ended} after {} ms", took.as_millis()))
         }
-        None => Finding::inconclusive("its end was not seen"),
+        _ => Finding::inconclusive("its end was not seen"),
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -15,7 +15,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each process is gone within the grace",
     source: "signal(7): until a handler stands, the default ends a process; one that blocks signals or starts its loop late hears nothing",
     advice: "Install handlers first, and look at their flag before the loop begins",
-    needs: &[],
+    needs: &[Need::Command],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

@@ -1,6 +1,6 @@
 //! What the exit status says.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::process::Ended;
 use crate::stop::Stage;
 
@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "exit code 0 or 143; death by the signal itself means that nobody handled it",
     source: "sysexits, systemd.service(5) SuccessExitStatus",
     advice: "Install a handler and return from main; uvicorn and Python raise the signal again, which kills: exit by code",
-    needs: &[],
+    needs: &[Need::Status],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };
@@ -23,8 +23,8 @@ const TERMINATED: i32 = 128 + libc::SIGTERM;
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     match stage.ended().await.ended {
-        Some((_, ended @ Ended::Code(0 | TERMINATED))) => Finding::pass(1, ended.to_string()),
-        Some((_, ended)) => Finding::fail(1, ended.to_string()),
-        None => Finding::inconclusive("its end was not seen"),
+        Some((_, Some(ended @ Ended::Code(0 | TERMINATED)))) => Finding::pass(1, ended.to_string()),
+        Some((_, Some(ended))) => Finding::fail(1, ended.to_string()),
+        _ => Finding::inconclusive("its end was not seen"),
     }
 }

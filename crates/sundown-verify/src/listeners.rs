@@ -1,0 +1,145 @@
+//! Who listens where, as the kernel tells it (proc_net_tcp(5)).
+//!
+//! Never connects: a connection would be one that the server sees.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Is a socket that listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listener {
+    address: SocketAddr,
+    inode: u64,
+}
+
+/// Tells whether a socket in our network namespace listens on the port.
+pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {
+    Ok(!on_port(addr.port())?.is_empty())
+}
+
+/// Lists the inodes of the sockets in our network namespace that listen on the port.
+pub(crate) fn on_port(port: u16) -> io::Result<Vec<u64>> {
+    let listeners = table("/proc/net")?.into_iter();
+    let on_port = listeners.filter(|listener| listener.address.port() == port);
+    Ok(on_port.map(|listener| listener.inode).collect())
+}
+
+/// Lists the addresses on which a process listens, in its own network namespace.
+///
+/// # Errors
+/// If its descriptors may not be seen.
+pub(crate) fn of(pid: u32) -> io::Result<Vec<SocketAddr>> {
+    let inodes = sockets(pid)?;
+    let listeners = table(&format!("/proc/{pid}/net"))?.into_iter();
+    let own = listeners.filter(|listener| inodes.contains(&listener.inode));
+    Ok(own.map(|listener| listener.address).collect())
+}
+
+/// Tells whether a process has one of these sockets open.
+pub(crate) fn holds_one_of(pid: u32, inodes: &[u64]) -> bool {
+    let open = sockets(pid).unwrap_or_default();
+    open.iter().any(|inode| inodes.contains(inode))
+}
+
+fn sockets(pid: u32) -> io::Result<Vec<u64>> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let inode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        let socket = link.to_str()?.strip_prefix("socket:[")?;
+        socket.trim_end_matches(']').parse().ok()
+    };
+    Ok(open.filter_map(inode).collect())
+}
+
+fn table(folder: &str) -> io::Result<Vec<Listener>> {
+    let mut listeners = Vec::new();
+    for name in ["tcp", "tcp6"] {
+        let file = match File::open(format!("{folder}/{name}")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for line in BufReader::new(file).lines().skip(1) {
+            // Listeners come first; behind them may lie ten thousand connections in TIME_WAIT.
+            let Some(found) = listener(&line?) else { break };
+            listeners.push(found);
+        }
+    }
+    Ok(listeners)
+}
+
+/// Reads a line such as `0: 0100007F:1F90 00000000:0000 0A …`, if it listens.
+fn listener(line: &str) -> Option<Listener> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (ip, port) = fields.next()?.rsplit_once(':')?;
+    if fields.nth(1)? != LISTEN {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let address = SocketAddr::new(address(ip)?, port);
+    Some(Listener { address, inode })
+}
+
+/// Reads words of 32 bits, each printed as the number that its bytes are to this machine.
+fn address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = hex.get(at * 8..at * 8 + 8)?;
+        Some(u32::from_str_radix(word, 16).ok()?.to_ne_bytes())
+    };
+    if hex.len() == 8 {
+        return Some(Ipv4Addr::from(word(0)?).into());
+    }
+    let mut bytes = [0; 16];
+    for (at, part) in bytes.chunks_exact_mut(4).enumerate() {
+        part.copy_from_slice(&word(at)?);
+    }
+    Some(Ipv6Addr::from(bytes).to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_listener_is_read_from_the_kernels_table() {
+        let rest = "00000000:00000000 00:00000000 00000000     0        0";
+        let line = |socket: &str| format!("   0: {socket} {rest} 4711 1");
+        let read = |socket: &str| {
+            let found = listener(&line(socket))?;
+            Some((found.address.to_string(), found.inode))
+        };
+        let table = [
+            ("0100007F:1F90 00000000:0000 0A", Some("127.0.0.1:8080")),
+            ("00000000:0050 00000000:0000 0A", Some("0.0.0.0:80")),
+            (
+                "00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A",
+                Some("[::1]:80"),
+            ),
+            (
+                "0000000000000000FFFF00000100007F:0050 00000000000000000000000000000000:0000 0A",
+                Some("127.0.0.1:80"),
+            ),
+            ("0100007F:1F90 0100007F:C350 01", None),
+        ];
+        for (socket, expected) in table {
+            let expected = expected.map(|address| (address.to_owned(), 4711));
+            assert_eq!(read(socket), expected, "{socket}");
+        }
+    }
+
+    #[test]
+    fn a_port_listens_from_bind_to_close() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        assert!(listens(addr).unwrap());
+        assert!(of(std::process::id()).unwrap().contains(&addr));
+
+        drop(listener);
+        assert!(!listens(addr).unwrap());
+    }
+}
