@@ -85,6 +85,8 @@ pub enum Need {
     Http2,
     /// A process to signal, to freeze and to watch.
     Process,
+    /// When the signal is sent.
+    Moment,
     /// The exit status.
     Status,
     /// All processes of the service.
@@ -112,6 +114,7 @@ impl Need {
             Self::Restart => offers.restart.is_some(),
             Self::Http2 => offers.http2,
             Self::Process => target.has_process(),
+            Self::Moment => target.is_signalled_by_us(),
             Self::Status => target.shows_status(),
             Self::Orphans | Self::Command => target.is_command(),
         }
@@ -121,7 +124,7 @@ impl Need {
     pub fn is_of_target(self) -> bool {
         matches!(
             self,
-            Self::Process | Self::Status | Self::Orphans | Self::Command
+            Self::Process | Self::Moment | Self::Status | Self::Orphans | Self::Command
         )
     }
 
@@ -129,6 +132,7 @@ impl Need {
     pub fn missing_from(self, target: &Target) -> String {
         let why = match self {
             Self::Process => "to signal, freeze or watch it",
+            Self::Moment => "which only its sender knows",
             Self::Status => "which only a parent and systemd see",
             Self::Orphans => "to see what is left of them",
             Self::Command => "to start the service in other ways",
@@ -155,6 +159,7 @@ impl Need {
             Self::Restart => "--restart CMD",
             Self::Http2 => "--http2",
             Self::Process => "the process itself",
+            Self::Moment => "the moment of the signal",
             Self::Status => "the exit status",
             Self::Orphans => "all its processes",
             Self::Command => "the command",

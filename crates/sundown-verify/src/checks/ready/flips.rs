@@ -18,7 +18,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "a probe is told \"not ready\" (a status of 400 or above) while the listener is open",
     source: "Kubernetes, Pod termination: endpoints are removed while the pod stops, and not before",
     advice: "Turn readiness at the signal, and go on serving for as long as the load balancer needs to notice: a lame duck, or a preStop hook that sleeps",
-    needs: &[Need::Ready],
+    needs: &[Need::Ready, Need::Moment],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };
@@ -94,24 +94,25 @@ mod tests {
     fn a_probe_counts_when_it_was_let_in_and_could_know() {
         let signalled = Instant::now();
         let at = |millis| signalled + Duration::from_millis(millis);
-        let yes = Outcome::Answered { status: 200 };
-        let no = Outcome::Declined(Declined::Unavailable);
-        let lost = Outcome::Lost(Loss::Eof);
-        let table: [(&str, u64, &[(u64, Outcome)], Verdict); 7] = [
-            ("flips", 200, &[(0, yes), (60, no)], Verdict::Pass),
-            ("flips at once", 200, &[(10, no)], Verdict::Pass),
-            ("stays ready", 200, &[(10, yes), (60, yes)], Verdict::Fail),
-            ("no window", 20, &[(10, yes)], Verdict::Fail),
+        const YES: Outcome = Outcome::Answered { status: 200 };
+        const NO: Outcome = Outcome::Declined(Declined::Unavailable);
+        const LOST: Outcome = Outcome::Lost(Loss::Eof);
+        type Probes = &'static [(u64, Outcome)];
+        let table: [(&str, u64, Probes, Verdict); 7] = [
+            ("flips", 200, &[(0, YES), (60, NO)], Verdict::Pass),
+            ("flips at once", 200, &[(10, NO)], Verdict::Pass),
+            ("stays ready", 200, &[(10, YES), (60, YES)], Verdict::Fail),
+            ("no window", 20, &[(10, YES)], Verdict::Fail),
             (
                 "too early to know",
                 200,
-                &[(10, yes)],
+                &[(10, YES)],
                 Verdict::Inconclusive,
             ),
             (
                 "nobody is served",
                 200,
-                &[(60, lost)],
+                &[(60, LOST)],
                 Verdict::Inconclusive,
             ),
             ("nobody is let in", 200, &[], Verdict::Inconclusive),
