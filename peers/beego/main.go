@@ -1,4 +1,5 @@
-// Beego, stopped by the switch that its documentation has for it.
+// Beego, stopped by the switch that its documentation has for it; with the word "default" behind the
+// port as its quickstart runs it, which stops nothing.
 package main
 
 import (
@@ -23,7 +24,7 @@ func main() {
 	web.Get("/events", events)
 	web.Post("/upload", upload)
 
-	web.BConfig.Listen.Graceful = true
+	web.BConfig.Listen.Graceful = len(os.Args) < 3 || os.Args[2] != "default"
 	web.Run("127.0.0.1:" + os.Args[1])
 }
 

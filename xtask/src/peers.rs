@@ -32,8 +32,9 @@ pub(crate) struct Peer {
 enum Language {
     /// A binary `peer-NAME` of the crate `peers`.
     Rust,
-    /// A Go module in `peers/NAME`.
-    Go,
+    /// A Go module in `peers/` of this name; a peer of another name is the same program, which gets
+    /// the word `default` behind the port.
+    Go(&'static str),
     /// A script `peers/NAME/server.mjs`.
     Node,
     /// A package of the same name in an environment of its own, with these arguments and then those
@@ -59,9 +60,11 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false },
     Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false },
     Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go, stop: Stop::Graceful, http2: false },
-    Peer { name: "gin", framework: "Gin", language: Language::Go, stop: Stop::Graceful, http2: false },
-    Peer { name: "beego", framework: "Beego", language: Language::Go, stop: Stop::Graceful, http2: false },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false },
+    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false },
+    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false },
+    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false },
+    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false },
     Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
     Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false },
     Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false },
@@ -103,7 +106,7 @@ impl Peer {
     pub(crate) fn missing_toolchain(&self) -> Option<String> {
         let (program, arguments, install): (_, &[_], _) = match self.language {
             Language::Rust => return None,
-            Language::Go => ("go", &["version"], "install Go 1.25 or newer"),
+            Language::Go(_) => ("go", &["version"], "install Go 1.25 or newer"),
             Language::Node => ("node", &["--version"], "install Node.js 20 or newer"),
             Language::Python(_) => (
                 "python3",
@@ -151,7 +154,11 @@ impl Peer {
                 target.join(format!("release/peer-{name}")).into(),
                 port.into(),
             ],
-            Language::Go => vec![target.join("peers").join(name).into(), port.into()],
+            Language::Go(module) => {
+                let mut words = vec![target.join("peers").join(module).into(), port.into()];
+                words.extend((module != name).then(|| "default".into()));
+                words
+            }
             Language::Node => vec!["node".into(), folder.join("server.mjs").into(), port.into()],
             Language::Python(arguments) => {
                 let mut words = vec![self.environment(workspace).join("bin").join(name).into()];
@@ -173,7 +180,8 @@ impl Peer {
     }
 
     fn build_commands(&self, workspace: &Workspace) -> Vec<Command> {
-        let folder = workspace.root.join("peers").join(self.name);
+        let peers = workspace.root.join("peers");
+        let folder = peers.join(self.name);
         match self.language {
             Language::Rust => {
                 let mut cargo = workspace.cargo();
@@ -181,13 +189,14 @@ impl Peer {
                 cargo.arg("--bin").arg(format!("peer-{}", self.name));
                 vec![cargo]
             }
-            Language::Go => {
+            Language::Go(module) => {
                 let mut go = Command::new("go");
                 go.args(["build", "-trimpath", "-o"])
-                    .arg(workspace.target.join("peers").join(self.name))
+                    .arg(workspace.target.join("peers").join(module))
                     .arg(".");
                 // An older Go says so, rather than download another one.
-                go.env("GOTOOLCHAIN", "local").current_dir(folder);
+                go.env("GOTOOLCHAIN", "local")
+                    .current_dir(peers.join(module));
                 vec![go]
             }
             Language::Node => Vec::new(),
@@ -214,7 +223,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, beego, node, node-default, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, uvicorn, gunicorn"#
         );
     }
 

@@ -227,7 +227,7 @@ fn free_port() -> anyhow::Result<u16> {
 
 fn print_table(report: &Report) {
     println!(
-        "{:<12} {:<12} {:<8} how it ended",
+        "{:<14} {:<21} {:<8} how it ended",
         "peer", "framework", "contract"
     );
     for Row {

@@ -34,8 +34,8 @@ impl Peer {
         let name = self.name;
         match self.language {
             Language::Rust => Ok(locked(&read("Cargo.lock")?, self.framework)?),
-            Language::Go => {
-                let module = read(&format!("peers/{name}/go.mod"))?;
+            Language::Go(module) => {
+                let module = read(&format!("peers/{module}/go.mod"))?;
                 let go = said(Command::new("go").arg("version"))?;
                 let go = go.split(' ').nth(2).unwrap_or(&go);
                 Ok(match required(&module) {
