@@ -243,6 +243,6 @@ fn print_table(report: &Report) {
             Outcome::Broken { why } => ("broken", why.clone()),
             Outcome::Skipped { why } => ("skipped", why.clone()),
         };
-        println!("{name:<12} {framework:<12} {word:<8} {detail}");
+        println!("{name:<14} {framework:<21} {word:<8} {detail}");
     }
 }
