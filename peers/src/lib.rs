@@ -98,7 +98,7 @@ async fn events() -> Response {
         .into_response()
 }
 
-/// The body of `/events`: an event every [`EVERY`], without end.
+/// The body of `/events`: an event every 20 ms, without end.
 pub fn event_stream() -> impl Stream<Item = Result<Bytes, std::io::Error>> {
     stream::unfold((), |()| async {
         tokio::time::sleep(EVERY).await;

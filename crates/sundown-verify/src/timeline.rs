@@ -9,7 +9,7 @@ mod kept;
 mod selection;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -44,7 +44,7 @@ pub struct Timeline {
 /// A moment of the service.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mark {
-    /// What it is: `signal`, `listener` or `exit`.
+    /// What it is: `signal`, `readiness`, `listener` or `exit`.
     pub name: &'static str,
     /// When, in milliseconds after the signal.
     pub at: f64,
@@ -112,6 +112,7 @@ pub struct Recorder {
     check: &'static str,
     moments: watch::Receiver<Moments>,
     noted: Arc<Mutex<Kept<Noted>>>,
+    unready: Arc<OnceLock<Instant>>,
 }
 
 /// Names a client within its check.
@@ -133,11 +134,17 @@ struct Noted {
 }
 
 impl Recorder {
+    /// Notes when a probe that was told "not ready" began; the first counts.
+    pub(crate) fn note_unready(&self, at: Instant) {
+        self.unready.get_or_init(|| at);
+    }
+
     pub(crate) fn new(check: &'static str, moments: watch::Receiver<Moments>) -> Self {
         Self {
             check,
             moments,
             noted: Arc::default(),
+            unready: Arc::default(),
         }
     }
 
@@ -268,20 +275,22 @@ impl Timeline {
             stop: 0,
             checks: recorders.iter().map(|one| one.check).collect(),
             failed: Vec::new(),
-            marks: marks(moments, zero),
+            marks: marks(moments, zero, recorders),
             lanes: recorders.iter().flat_map(|one| one.lanes(zero)).collect(),
             left_out: recorders.iter().map(|one| one.noted().left_out()).sum(),
         }
     }
 }
 
-fn marks(moments: &Moments, zero: Instant) -> Vec<Mark> {
+fn marks(moments: &Moments, zero: Instant, recorders: &[Recorder]) -> Vec<Mark> {
     let mark = |name, at, how: &str| Mark {
         name,
         at: millis(at, zero),
         how: how.to_owned(),
     };
     let signal = moments.signalled.map(|at| mark("signal", at, "signal"));
+    let unready = recorders.iter().find_map(|one| one.unready.get().copied());
+    let unready = unready.map(|at| mark("readiness", at, "not ready"));
     let closed = moments
         .closed
         .map(|at| mark("listener", at, "listener closed"));
@@ -293,7 +302,10 @@ fn marks(moments: &Moments, zero: Instant) -> Vec<Mark> {
             &ended.map_or_else(String::new, |ended| ended.to_string()),
         ),
     });
-    let mut marks: Vec<Mark> = [signal, closed, exit].into_iter().flatten().collect();
+    let mut marks: Vec<Mark> = [signal, unready, closed, exit]
+        .into_iter()
+        .flatten()
+        .collect();
     marks.sort_by(|one, other| one.at.total_cmp(&other.at));
     marks
 }
@@ -388,6 +400,7 @@ mod tests {
             moments.ended = Some((after(zero, 40), Some(Ended::Code(0))));
         });
 
+        recorder.note_unready(after(zero, 5));
         let timeline = Timeline::of(&sender.borrow(), &[recorder]);
         let lanes: Vec<_> = timeline
             .lanes
@@ -410,6 +423,12 @@ mod tests {
             .iter()
             .map(|one| (one.name, one.at))
             .collect();
-        assert_eq!(marks, [("signal", 0.0), ("listener", 30.0), ("exit", 40.0)]);
+        let expected = [
+            ("signal", 0.0),
+            ("readiness", 5.0),
+            ("listener", 30.0),
+            ("exit", 40.0),
+        ];
+        assert_eq!(marks, expected);
     }
 }

@@ -44,29 +44,39 @@ async fn play(mut stage: Stage) -> Finding {
         sleep(STEP).await;
     }
     let closed = stage.closed().await;
-    judge(signalled, closed, &probes.join_all().await)
+    let probes = probes.join_all().await;
+    if let Some(at) = first_no(closed, &probes) {
+        stage.recorder().note_unready(at);
+    }
+    judge(signalled, closed, &probes)
+}
+
+/// When the first probe began that was told no while somebody listened.
+fn first_no(closed: Instant, probes: &[Option<(Instant, Outcome)>]) -> Option<Instant> {
+    let told = probes.iter().flatten();
+    let no = told.filter(|(began, outcome)| says_no(*outcome) && *began < closed);
+    no.map(|(began, _)| *began).min()
 }
 
 /// Judges by when the listener closed, and by when each probe that was let in began and what it was
 /// told.
 fn judge(signalled: Instant, closed: Instant, probes: &[Option<(Instant, Outcome)>]) -> Finding {
-    let probes = || probes.iter().flatten();
+    let let_in = || probes.iter().flatten();
     let millis =
         |later: Instant, earlier: Instant| later.saturating_duration_since(earlier).as_millis();
-    let no = probes().filter(|(began, outcome)| says_no(*outcome) && *began < closed);
-    if let Some(first) = no.map(|(began, _)| *began).min() {
+    if let Some(first) = first_no(closed, probes) {
         let seen = format!(
             "not ready {} ms after the signal, {} ms before nobody listened",
             millis(first, signalled),
             millis(closed, first)
         );
-        return Finding::pass(probes().count() as u64, seen);
+        return Finding::pass(let_in().count() as u64, seen);
     }
     if closed < signalled + HEARD {
         let after = millis(closed, signalled);
         return Finding::fail(1, format!("nobody listened {after} ms after the signal"));
     }
-    let told = probes().filter(|(began, outcome)| {
+    let told = let_in().filter(|(began, outcome)| {
         *began >= signalled + HEARD && matches!(outcome, Outcome::Answered { .. })
     });
     match told.count() {
