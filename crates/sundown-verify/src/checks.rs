@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::check::{Check, Finding};
 use crate::held::Held;
 use crate::http1::{Connection, Exchange, Letter};
+use crate::listeners;
 use crate::load::Load;
 use crate::load::ledger::words;
 use crate::outcome::{Evidence, Outcome, Persistence, judge};
@@ -244,10 +245,22 @@ fn count(tally: &mut Tally, letter: &Letter, exchange: &Exchange, evidence: &Evi
 
 /// Freezes the service with requests before it, and judges what becomes of them.
 async fn held(stage: &Stage, held: impl FnOnce(Plan) -> Held, least: u64) -> Finding {
-    match held(plan(stage)).run_noting(|| stage.sent()).await {
-        Ok(tally) => Finding::of_losses(&tally, &tally.total, least, stage.lag()),
-        Err(error) => Finding::inconclusive(error.to_string()),
+    let mut queued = 0;
+    let sent = || {
+        // Evidence only: another network namespace's table is not ours to see.
+        queued = listeners::queued(stage.address().port()).unwrap_or(0);
+        stage.sent();
+    };
+    let tally = match held(plan(stage)).run_noting(sent).await {
+        Ok(tally) => tally,
+        Err(error) => return Finding::inconclusive(error.to_string()),
+    };
+    let mut finding = Finding::of_losses(&tally, &tally.total, least, stage.lag());
+    if queued > 0 {
+        let seen = &finding.seen;
+        finding.seen = format!("{seen}; {queued} were in the accept queue at the signal");
     }
+    finding
 }
 
 /// What every load of a check has in common.

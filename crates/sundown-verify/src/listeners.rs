@@ -11,6 +11,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 struct Listener {
     address: SocketAddr,
     inode: u64,
+    /// How many connections wait to be accepted.
+    queued: u64,
 }
 
 /// Tells whether a socket in our network namespace listens on the port.
@@ -23,6 +25,13 @@ pub(crate) fn on_port(port: u16) -> io::Result<Vec<u64>> {
     let listeners = table("/proc/net")?.into_iter();
     let on_port = listeners.filter(|listener| listener.address.port() == port);
     Ok(on_port.map(|listener| listener.inode).collect())
+}
+
+/// Returns how many connections wait to be accepted on the port, in our network namespace.
+pub(crate) fn queued(port: u16) -> io::Result<u64> {
+    let listeners = table("/proc/net")?.into_iter();
+    let on_port = listeners.filter(|listener| listener.address.port() == port);
+    Ok(on_port.map(|listener| listener.queued).sum())
 }
 
 /// Lists the addresses on which a process listens, in its own network namespace.
@@ -77,10 +86,15 @@ fn listener(line: &str) -> Option<Listener> {
     if fields.nth(1)? != LISTEN {
         return None;
     }
-    let inode = fields.nth(5)?.parse().ok()?;
+    // Of a listener the second queue is that of accept(2).
+    let (_, queued) = fields.next()?.rsplit_once(':')?;
+    let inode = fields.nth(4)?.parse().ok()?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let address = SocketAddr::new(address(ip)?, port);
-    Some(Listener { address, inode })
+    Some(Listener {
+        address: SocketAddr::new(address(ip)?, port),
+        inode,
+        queued: u64::from_str_radix(queued, 16).ok()?,
+    })
 }
 
 /// Reads words of 32 bits, each printed as the number that its bytes are to this machine.
@@ -129,6 +143,18 @@ mod tests {
         for (socket, expected) in table {
             let expected = expected.map(|address| (address.to_owned(), 4711));
             assert_eq!(read(socket), expected, "{socket}");
+        }
+    }
+
+    #[test]
+    fn who_waits_to_be_accepted_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let waiting = [(); 3].map(|()| std::net::TcpStream::connect(addr).unwrap());
+        assert_eq!(queued(addr.port()).unwrap(), 3);
+        for (left, _) in waiting.iter().enumerate().rev() {
+            listener.accept().unwrap();
+            assert_eq!(queued(addr.port()).unwrap(), left as u64);
         }
     }
 
