@@ -46,6 +46,8 @@ pub struct Judgement {
 pub struct Times {
     /// When nobody listened any more.
     pub closed: u64,
+    /// When the last answer had arrived, if any did.
+    pub answered: Option<u64>,
     /// When the process had ended.
     pub ended: u64,
     /// Whether it had to be killed.
@@ -125,7 +127,7 @@ impl Suite {
                     });
                     let played = stop::play(&self.service, &checks).await?;
                     if group[0].stop == Stop::Shared {
-                        shared.extend(times(&played.moments));
+                        shared.extend(times(&played.moments, &played.timeline));
                     }
                     selection.offer(
                         named(played.timeline, stops, &checks, &played.findings),
@@ -235,11 +237,12 @@ fn named(
     }
 }
 
-fn times(moments: &Moments) -> Option<Times> {
+fn times(moments: &Moments, timeline: &Timeline) -> Option<Times> {
     let millis = |after: Duration| after.as_millis() as u64;
     let (at, ended) = moments.ended?;
     Some(Times {
         closed: millis(moments.after_signal(moments.closed)?),
+        answered: timeline.last_answer.map(millis),
         ended: millis(moments.after_signal(Some(at))?),
         killed: moments.killed,
         exit: ended.map_or_else(|| "status not seen".to_owned(), |ended| ended.to_string()),

@@ -39,6 +39,9 @@ pub struct Timeline {
     pub lanes: Vec<Lane>,
     /// How many requests were noted and not kept.
     pub left_out: u64,
+    /// When the last answer had arrived, kept or not, if that was after the signal.
+    #[serde(skip)]
+    pub last_answer: Option<Duration>,
 }
 
 /// A moment of the service.
@@ -113,6 +116,7 @@ pub struct Recorder {
     moments: watch::Receiver<Moments>,
     noted: Arc<Mutex<Kept<Noted>>>,
     unready: Arc<OnceLock<Instant>>,
+    last_answer: Arc<Mutex<Option<Instant>>>,
 }
 
 /// Names a client within its check.
@@ -145,6 +149,7 @@ impl Recorder {
             moments,
             noted: Arc::default(),
             unready: Arc::default(),
+            last_answer: Arc::default(),
         }
     }
 
@@ -158,6 +163,10 @@ impl Recorder {
         evidence: impl FnOnce() -> String,
     ) {
         let weight = weight(span, outcome, self.moments.borrow().signalled);
+        if matches!(outcome, Outcome::Answered { .. }) {
+            let mut last = self.last_answer();
+            *last = last.max(Some(span.to));
+        }
         let lost = matches!(outcome, Outcome::Lost(_));
         self.noted().keep(
             weight,
@@ -181,6 +190,12 @@ impl Recorder {
                 evidence(&seen, &words(exchange, &seen))
             });
         }
+    }
+
+    fn last_answer(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last_answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn noted(&self) -> MutexGuard<'_, Kept<Noted>> {
@@ -278,6 +293,10 @@ impl Timeline {
             marks: marks(moments, zero, recorders),
             lanes: recorders.iter().flat_map(|one| one.lanes(zero)).collect(),
             left_out: recorders.iter().map(|one| one.noted().left_out()).sum(),
+            last_answer: recorders
+                .iter()
+                .filter_map(|one| (*one.last_answer())?.checked_duration_since(zero))
+                .max(),
         }
     }
 }
@@ -408,6 +427,7 @@ mod tests {
             .map(|lane| (lane.number, lane.bars.len()))
             .collect();
         assert_eq!(lanes, [(1, 2), (2, 1)]);
+        assert_eq!(timeline.last_answer, Some(Duration::from_millis(5)));
         let first = &timeline.lanes[0].bars;
         assert_eq!(
             (first[0].from, first[0].evidence.as_deref()),

@@ -196,10 +196,13 @@ pub(super) fn failure(judgement: &Judgement) -> String {
 /// One stop as a line.
 fn axis(times: &Times) -> String {
     let end = if times.killed { "killed" } else { "exit" };
-    format!(
-        "signal 0 ms ── listener closed {} ms ── {end} {} ms",
-        times.closed, times.ended
-    )
+    let mut moments = vec![(times.closed, "listener closed"), (times.ended, end)];
+    moments.extend(times.answered.map(|at| (at, "last answer")));
+    moments.sort_by_key(|(at, _)| *at);
+    let moments = moments
+        .iter()
+        .map(|(at, what)| format!(" ── {what} {at} ms"));
+    moments.fold("signal 0 ms".to_owned(), |axis, moment| axis + &moment)
 }
 
 fn sum(judged: &Judged) -> String {

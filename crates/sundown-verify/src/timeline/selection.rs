@@ -49,6 +49,7 @@ mod tests {
                 marks: Vec::new(),
                 lanes: Vec::new(),
                 left_out: 0,
+                last_answer: None,
             };
             selection.offer(timeline, 2);
         }
