@@ -22,6 +22,10 @@ use crate::timeline::{Recorder, Timeline};
 /// How long checks may take to be set.
 const SET_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a check with a stop of its own may take until it gives the signal: some start the service
+/// twenty times before, and there are services that start slowly.
+const OWN_LIMIT: Duration = Duration::from_secs(600);
+
 /// How long before the signal it is announced: time to send what is to be in flight at it.
 const NOTICE: Duration = Duration::from_millis(100);
 
@@ -345,7 +349,7 @@ impl Conductor {
         let begun = Instant::now();
         let mut look = interval(LOOK);
         loop {
-            let since = self.moments.borrow().signalled.unwrap_or(begun + SET_LIMIT);
+            let since = self.moments.borrow().signalled.unwrap_or(begun + OWN_LIMIT);
             tokio::select! {
                 gone = self.subject.gone() => {
                     gone?;
