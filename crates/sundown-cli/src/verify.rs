@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_UNIT"
     )]
     unit: Option<String>,
-    /// Where it is reached, http://HOST:PORT: beside --stop, or where --pid and --unit do not tell
+    /// Where it is reached, http://HOST:PORT or https://HOST:PORT: beside --stop, or where --pid and --unit do not tell
     #[arg(
         long,
         value_name = "URL",
@@ -206,13 +206,30 @@ pub(crate) struct Arguments {
     /// A command that restarts the service where it stands: {pid} and {port} are its own
     #[arg(long, value_name = "CMD", value_parser = target::command_line, help_heading = "What the service may be asked", env = "SUNDOWN_VERIFY_RESTART")]
     restart: Option<CommandLine>,
-    /// It speaks HTTP/2 with prior knowledge (h2c)
+    /// A gRPC method that takes an empty message, best one that streams without end, such as
+    /// /grpc.health.v1.Health/Watch
+    #[arg(
+        long,
+        value_name = "METHOD",
+        value_parser = settings::method,
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_GRPC"
+    )]
+    grpc: Option<String>,
+    /// It speaks HTTP/2, too: with prior knowledge (h2c), and under --tls by ALPN
     #[arg(
         long,
         help_heading = "What the service may be asked",
         env = "SUNDOWN_VERIFY_HTTP2"
     )]
     http2: bool,
+    /// It speaks TLS on its port; its certificate is not verified
+    #[arg(
+        long,
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_TLS"
+    )]
+    tls: bool,
 
     /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM,
     /// or the unit's KillSignal]
@@ -328,13 +345,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     }
     let file = File::of(arguments)?;
     let choice = target::choose(arguments, &file)?;
+    let tls = choice.speaks_tls();
     let chosen = chosen(&arguments.only)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
     let suite = |target: Target| -> anyhow::Result<Suite> {
-        let service = settings::service(arguments, file.clone(), target)?;
+        let mut service = settings::service(arguments, file.clone(), target)?;
+        service.offers.tls |= tls;
         Ok(Suite::new(service, chosen.clone(), arguments.runs.into()))
     };
     if arguments.compare.is_empty() {

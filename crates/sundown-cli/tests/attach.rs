@@ -381,7 +381,7 @@ fn targets_exclude_one_another() {
         &["--pid", "5", "--unit", "web"],
         &["--unit", "web", "--stop", "true"],
         &["--url", "http://a", "--stop", "true", "--signal", "INT"],
-        &["--url", "https://a", "--stop", "true"],
+        &["--url", "ftp://a", "--stop", "true"],
     ] {
         let output = verify(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

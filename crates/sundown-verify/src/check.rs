@@ -81,8 +81,14 @@ pub enum Need {
     Ledger,
     /// A command that restarts it.
     Restart,
-    /// HTTP/2 with prior knowledge.
+    /// A gRPC method.
+    Grpc,
+    /// HTTP/2.
     Http2,
+    /// TLS.
+    Tls,
+    /// No TLS.
+    Plain,
     /// A process to signal, to freeze and to watch.
     Process,
     /// When the signal is sent.
@@ -112,7 +118,10 @@ impl Need {
             Self::LameDuck => !offers.lame_duck.is_zero(),
             Self::Ledger => offers.ledger.is_some(),
             Self::Restart => offers.restart.is_some(),
+            Self::Grpc => offers.grpc.is_some(),
             Self::Http2 => offers.http2,
+            Self::Tls => offers.tls,
+            Self::Plain => !offers.tls,
             Self::Process => target.has_process(),
             Self::Moment => target.is_signalled_by_us(),
             Self::Status => target.shows_status(),
@@ -157,7 +166,10 @@ impl Need {
             Self::LameDuck => "--lame-duck DURATION",
             Self::Ledger => "--ledger PATH with --ledger-read PATH or --invariant CMD",
             Self::Restart => "--restart CMD",
+            Self::Grpc => "--grpc METHOD",
             Self::Http2 => "--http2",
+            Self::Tls => "--tls",
+            Self::Plain => "connections without TLS",
             Self::Process => "the process itself",
             Self::Moment => "the moment of the signal",
             Self::Status => "the exit status",

@@ -14,15 +14,17 @@ mod repeat;
 mod restart;
 mod signal;
 mod stream;
+mod tls;
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::channel::Endpoint;
 use crate::check::{Check, Finding};
 use crate::held::Held;
-use crate::http1::{Connection, Exchange, Letter};
+use crate::http1::{Connection, Exchange, Letter, Unmade};
 use crate::listeners;
 use crate::load::Load;
 use crate::load::ledger::words;
@@ -40,6 +42,7 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
         http1::CHECKS,
         http2::CHECKS,
         stream::CHECKS,
+        tls::CHECKS,
         ready::CHECKS,
         proc::CHECKS,
         budget::CHECKS,
@@ -127,20 +130,29 @@ async fn during_stop(
 }
 
 /// Sends one letter from each of some clients a moment before the signal, and judges the answers.
-async fn over_signal(
+async fn over_signal(stage: Stage, letter: &Letter, clients: usize) -> (Finding, Vec<Exchange>) {
+    let open = |target, limit| Connection::open(target, Window::Usual, limit);
+    over_signal_by(stage, letter, clients, open).await
+}
+
+/// The same over connections that are made in another way.
+async fn over_signal_by<F>(
     mut stage: Stage,
     letter: &Letter,
     clients: usize,
-) -> (Finding, Vec<Exchange>) {
-    let (target, limit) = (stage.address(), stage.service().grace);
+    open: impl Fn(Endpoint, Duration) -> F,
+) -> (Finding, Vec<Exchange>)
+where
+    F: Future<Output = Result<Connection, Unmade>> + Send + 'static,
+{
+    let (target, limit) = (stage.endpoint(), stage.service().grace);
     stage.near(Nearness::Announced).await;
     let mut under_way = JoinSet::new();
     for number in 1..=clients {
-        let letter = letter.clone();
+        let (letter, opening) = (letter.clone(), open(target, limit));
         let recorder = stage.recorder().clone();
         under_way.spawn(async move {
-            let opened = Connection::open(target, Window::Usual, limit).await;
-            let exchange = opened.ok()?.exchange(&letter, limit).await;
+            let exchange = opening.await.ok()?.exchange(&letter, limit).await;
             recorder.note_exchange(number, &letter, &exchange);
             Some((exchange, Instant::now()))
         });
@@ -168,7 +180,7 @@ async fn over_signal(
 async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Exchange>, Finding> {
     let letter = Letter::new(&[Request::get(path)], stage.address());
     // Longer than the stop: its clients never leave first.
-    let (target, limit) = (stage.address(), stage.service().grace * 3);
+    let (target, limit) = (stage.endpoint(), stage.service().grace * 3);
     let mut reading = JoinSet::new();
     for number in 1..=clients {
         let opened = Connection::open(target, Window::Usual, limit).await;
@@ -195,7 +207,7 @@ async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Ex
 async fn keep(stage: &Stage, letter: &Letter, clients: usize) -> Vec<Connection> {
     let mut kept = Vec::new();
     for _ in 0..clients {
-        let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
+        let opened = Connection::open(stage.endpoint(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         let exchange = connection.exchange(letter, Plan::HANG_LIMIT).await;
         if exchange.persistence() == Persistence::KeepAlive {
@@ -212,7 +224,7 @@ fn visit(
     number: usize,
 ) -> impl Future<Output = Option<(Instant, Outcome)>> + use<> {
     let letter = Letter::new(&[Request::get(path)], stage.address());
-    let (target, limit) = (stage.address(), stage.service().grace);
+    let (target, limit) = (stage.endpoint(), stage.service().grace);
     let recorder = stage.recorder().clone();
     async move {
         let since = Instant::now();
@@ -270,6 +282,6 @@ fn plan(stage: &Stage) -> Plan {
         requests: service.offers.requests(),
         hang_limit: service.grace,
         recorder: Some(stage.recorder().clone()),
-        ..Plan::against(stage.address())
+        ..Plan::against(stage.endpoint())
     }
 }

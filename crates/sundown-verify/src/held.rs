@@ -8,11 +8,11 @@
 //! leader's word together. Never leaves a process frozen.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::channel::Endpoint;
 use crate::http1::{Connection, Exchange, Letter, Unmade};
 use crate::http2::{Begun, Session};
 use crate::load::ledger::{Ledger, Report, words};
@@ -234,9 +234,9 @@ impl Queue {
         }
     }
 
-    async fn hold_http1(&mut self, target: SocketAddr) {
+    async fn hold_http1(&mut self, target: Endpoint) {
         let request = self.ledger.request(Kind::NewConnection);
-        match Connection::open(target, Window::Usual, QUEUE_LIMIT).await {
+        match Connection::dial(target, Window::Usual, QUEUE_LIMIT).await {
             Ok(connection) => self.hold(Kind::NewConnection, request, connection).await,
             Err(unmade) => {
                 let number = self.next_client();
@@ -261,10 +261,10 @@ impl Queue {
         });
     }
 
-    async fn hold_http2(&mut self, target: SocketAddr) {
+    async fn hold_http2(&mut self, target: Endpoint) {
         let number = self.next_client();
         let request = self.ledger.request(Kind::Http2);
-        let session = match Session::open(target, QUEUE_LIMIT).await {
+        let session = match Session::dial(target, QUEUE_LIMIT).await {
             Ok(session) => session,
             Err(unmade) => return self.count_unmade(Kind::Http2, number, &request, unmade),
         };

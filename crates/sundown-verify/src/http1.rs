@@ -7,14 +7,13 @@
 pub mod message;
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::channel::{Channel, Endpoint, Farewell};
 use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
 use crate::tcp::{Look, TcpState, Window, connect, end_of_connect};
@@ -24,27 +23,83 @@ use message::{Reader, Response, encode_head};
 /// Is an HTTP/1.1 connection from the client's side.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Channel,
     incoming: BytesMut,
     reuse: Reuse,
     /// When the connect began.
     began: Instant,
+    /// How it looked before hands were shaken, if that had not come to its end.
+    greeted: Option<Look>,
 }
 
 impl Connection {
-    /// Connects, for at most `limit`.
+    /// Connects, and under TLS shakes hands, for at most `limit`.
     ///
     /// # Errors
     /// [`Unmade`], which carries the evidence for the request that was to be sent.
-    pub async fn open(target: SocketAddr, window: Window, limit: Duration) -> Result<Self, Unmade> {
+    pub async fn open(
+        target: impl Into<Endpoint>,
+        window: Window,
+        limit: Duration,
+    ) -> Result<Self, Unmade> {
         let began = Instant::now();
-        let stream = open_stream(target, window, limit, Protocol::Http1).await?;
+        let stream = open_channel(target.into(), window, limit, Protocol::Http1).await?;
+        Ok(Self::over(stream, began))
+    }
+
+    /// Connects, for at most `limit`, and under TLS begins to shake hands: for a server that does not
+    /// answer yet.
+    pub(crate) async fn dial(
+        target: Endpoint,
+        window: Window,
+        limit: Duration,
+    ) -> Result<Self, Unmade> {
+        let began = Instant::now();
+        let mut stream = dial_channel(target, window, limit, Protocol::Http1).await?;
+        let greeted = Some(Look::at(&stream));
+        // If that fails, so will what follows.
+        let _ = stream.greet().await;
         Ok(Self {
+            greeted,
+            ..Self::over(stream, began)
+        })
+    }
+
+    /// Connects, for at most `limit`, and begins to shake hands with half a ClientHello, a pause, and
+    /// the rest.
+    pub(crate) async fn halting(
+        target: Endpoint,
+        pause: Duration,
+        limit: Duration,
+    ) -> Result<Self, Unmade> {
+        let began = Instant::now();
+        let mut stream = dial_channel(target, Window::Usual, limit, Protocol::Http1).await?;
+        let greeted = Some(Look::at(&stream));
+        let hello = stream.take_greeting();
+        let (half, rest) = hello.split_at(hello.len() / 2);
+        // If that fails, so will what follows.
+        let _ = stream.write_beneath(half).await;
+        sleep(pause).await;
+        let _ = stream.write_beneath(rest).await;
+        Ok(Self {
+            greeted,
+            ..Self::over(stream, began)
+        })
+    }
+
+    fn over(stream: Channel, began: Instant) -> Self {
+        Self {
             stream,
             incoming: BytesMut::new(),
             reuse: Reuse::Fresh,
             began,
-        })
+            greeted: None,
+        }
+    }
+
+    /// Tells how the server has ended the connection, once that was read.
+    pub(crate) fn farewell(&self) -> Option<Farewell> {
+        self.stream.farewell()
     }
 
     /// Notes that the connection is going to be silent for a while before its first request.
@@ -72,7 +127,7 @@ impl Connection {
     }
 
     /// Gives up HTTP, after an upgrade: the socket, and what was read beyond the last answer.
-    pub(crate) fn into_parts(self) -> (TcpStream, BytesMut) {
+    pub(crate) fn into_parts(self) -> (Channel, BytesMut) {
         (self.stream, self.incoming)
     }
 
@@ -150,6 +205,7 @@ impl Connection {
         if exchange.end != Some(End::Answer) {
             exchange.finally = Some(Look::at(&self.stream));
         }
+        exchange.unshaken = self.stream.is_handshaking();
         if !exchange.responses.is_empty() {
             self.reuse = Reuse::Reused;
         }
@@ -180,37 +236,74 @@ impl Connection {
 
 const READ_SIZE: usize = 16 * 1024;
 
-/// Makes a TCP connection, or the evidence of why there is none.
-pub(crate) async fn open_stream(
-    target: SocketAddr,
+/// Makes a connection over which HTTP can be spoken, or the evidence of why there is none.
+pub(crate) async fn open_channel(
+    target: Endpoint,
     window: Window,
     limit: Duration,
     protocol: Protocol,
-) -> Result<TcpStream, Unmade> {
+) -> Result<Channel, Unmade> {
     let from = Instant::now();
-    let (end, error) = match timeout(limit, connect(target, window)).await {
-        Ok(Ok(stream)) => return Ok(stream),
+    let mut channel = dial_channel(target, window, limit, protocol).await?;
+    let left = limit.saturating_sub(from.elapsed());
+    let (end, error) = match timeout(left, channel.shake_hands(protocol)).await {
+        Ok(Ok(())) => return Ok(channel),
+        Ok(Err(error)) => (end_of_handshake(&error), error),
+        Err(_) => (End::Hung, io::ErrorKind::TimedOut.into()),
+    };
+    let state = Some(Look::at(&channel).state);
+    Err(Unmade::new(
+        from,
+        error,
+        Evidence {
+            before: Some(TcpState::Established),
+            after: state,
+            finally: state,
+            // The server has been asked for a handshake, which comes before the head.
+            sent: Sent::PartOfHead,
+            ..Evidence::of_nothing(protocol, end)
+        },
+    ))
+}
+
+/// Makes a TCP connection, or the evidence of why there is none.
+pub(crate) async fn dial_channel(
+    target: Endpoint,
+    window: Window,
+    limit: Duration,
+    protocol: Protocol,
+) -> Result<Channel, Unmade> {
+    let from = Instant::now();
+    let (end, error) = match timeout(limit, connect(target.address, window)).await {
+        Ok(Ok(stream)) => return Ok(Channel::over(stream, target, protocol)),
         Ok(Err(error)) => (end_of_connect(&error), error),
         Err(_) => (End::Hung, io::ErrorKind::TimedOut.into()),
     };
-    let evidence = Evidence {
-        protocol,
-        reuse: Reuse::Fresh,
-        before: None,
-        after: None,
-        finally: None,
-        sent: Sent::Nothing,
-        taken: Taken::Unknown,
-        seen: Seen::Nothing,
-        disclaimed: Disclaimed::No,
-        end,
-    };
-    let to = Instant::now();
-    Err(Unmade {
-        evidence,
-        span: Span { from, to },
+    Err(Unmade::new(
+        from,
         error,
-    })
+        Evidence::of_nothing(protocol, end),
+    ))
+}
+
+fn end_of_handshake(error: &io::Error) -> End {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => End::Eof,
+        io::ErrorKind::InvalidData => End::Garbled,
+        io::ErrorKind::TimedOut => End::Hung,
+        _ => End::Reset,
+    }
+}
+
+impl Unmade {
+    pub(crate) fn new(from: Instant, error: io::Error, evidence: Evidence) -> Self {
+        let to = Instant::now();
+        Self {
+            evidence,
+            span: Span { from, to },
+            error,
+        }
+    }
 }
 
 /// Means that a connection could not be made.
@@ -254,7 +347,8 @@ pub enum Pace {
 
 impl Letter {
     /// Puts the requests into one piece.
-    pub fn new(requests: &[Request], target: SocketAddr) -> Self {
+    pub fn new(requests: &[Request], target: impl Into<Endpoint>) -> Self {
+        let target = target.into().address;
         let mut bytes = Vec::with_capacity(256);
         let mut head = 0;
         for (index, request) in requests.iter().enumerate() {
@@ -344,6 +438,8 @@ pub struct Exchange {
     head: usize,
     length: usize,
     written: usize,
+    /// Whether hands were not shaken to its end, so that nothing of a request was sent.
+    unshaken: bool,
     reader: Reader,
     responses: Vec<Response>,
     /// When each of the responses was whole.
@@ -355,7 +451,10 @@ pub struct Exchange {
 impl Exchange {
     /// Looks at the connection before the first byte is written, and ends at once if it is closed.
     pub(crate) fn new(connection: &Connection, letter: &Letter) -> Self {
-        let before = Look::at(&connection.stream);
+        let handshake = connection.stream.is_handshaking();
+        // Its first bytes are sent already.
+        let greeted = connection.greeted.filter(|_| handshake);
+        let before = greeted.unwrap_or_else(|| Look::at(&connection.stream));
         let end = match before.state {
             TcpState::Close => Some(End::Reset),
             state if state.peer_has_closed() => Some(End::Eof),
@@ -375,6 +474,7 @@ impl Exchange {
             head: letter.head,
             length: letter.length,
             written: 0,
+            unshaken: false,
             reader: Reader::default(),
             responses: Vec::new(),
             answered: Vec::new(),
@@ -450,6 +550,8 @@ impl Exchange {
 
     fn sent(&self) -> Sent {
         match self.written {
+            // The server has been asked for a handshake, which comes before the head.
+            _ if self.unshaken => Sent::PartOfHead,
             0 => Sent::Nothing,
             written if written < self.head => Sent::PartOfHead,
             written if written < self.length => Sent::PartOfBody,

@@ -7,17 +7,18 @@
 mod frames;
 mod wire;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
+use crate::channel::{Channel, Endpoint};
 use crate::http1::message::{KEPT, Response};
-use crate::http1::{Unmade, open_stream};
-use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
+use crate::http1::{Unmade, dial_channel, open_channel};
+use crate::outcome::{End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
 use crate::plan::Request;
 use crate::tcp::{TcpState, Window};
 use crate::timeline::Span;
@@ -28,23 +29,35 @@ use wire::{Ear, Wire};
 pub struct Session {
     send: SendRequest<Bytes>,
     wire: Arc<Wire>,
-    target: SocketAddr,
+    target: Endpoint,
 }
 
 impl Session {
-    /// Connects, for at most `limit`, and sends the preface; does not wait for the server's.
+    /// Connects, and under TLS shakes hands, for at most `limit`, and sends the preface; does not wait
+    /// for the server's.
     ///
     /// # Errors
     /// [`Unmade`], which carries the evidence for the request that was to be sent.
-    pub async fn open(target: SocketAddr, limit: Duration) -> Result<Self, Unmade> {
+    pub async fn open(target: impl Into<Endpoint>, limit: Duration) -> Result<Self, Unmade> {
+        let (from, target) = (Instant::now(), target.into());
+        let channel = open_channel(target, Window::Usual, limit, Protocol::Http2).await?;
+        Self::over(channel, target, from).await
+    }
+
+    /// Connects, for at most `limit`, and waits for nothing: for a server that does not answer yet.
+    pub(crate) async fn dial(target: Endpoint, limit: Duration) -> Result<Self, Unmade> {
         let from = Instant::now();
-        let stream = open_stream(target, Window::Usual, limit, Protocol::Http2).await?;
-        let wire = Wire::new(stream);
+        let channel = dial_channel(target, Window::Usual, limit, Protocol::Http2).await?;
+        Self::over(channel, target, from).await
+    }
+
+    async fn over(channel: Channel, target: Endpoint, from: Instant) -> Result<Self, Unmade> {
+        let wire = Wire::on(&channel);
         let handshake = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(1024 * 1024)
             .initial_connection_window_size(4 * 1024 * 1024)
-            .handshake(Ear::on(Arc::clone(&wire)))
+            .handshake(Ear::on(channel, Arc::clone(&wire)))
             .await;
         match handshake {
             Ok((send, connection)) => {
@@ -99,22 +112,15 @@ impl Session {
     fn exchange_begun(&self) -> Exchange {
         let before = self.wire.state();
         let evidence = Evidence {
-            protocol: Protocol::Http2,
-            reuse: Reuse::Fresh,
             before: Some(before),
-            after: None,
-            finally: None,
-            sent: Sent::Nothing,
-            taken: Taken::Unknown,
-            seen: Seen::Nothing,
-            disclaimed: Disclaimed::No,
-            end: End::Hung,
+            ..Evidence::of_nothing(Protocol::Http2, End::Hung)
         };
         let now = Instant::now();
         Exchange {
             evidence,
             span: Span { from: now, to: now },
             response: None,
+            fields: HeaderMap::new(),
             error: None,
             stream: None,
         }
@@ -137,7 +143,9 @@ impl Session {
     }
 
     fn head(&self, request: &Request) -> Option<http::Request<()>> {
-        let uri = format!("http://{}{}", self.target, request.path);
+        let Endpoint { address, tls } = self.target;
+        let scheme = if tls { "https" } else { "http" };
+        let uri = format!("{scheme}://{address}{}", request.path);
         let builder = http::Request::builder().method(&request.method).uri(uri);
         let mut head = builder.version(http::Version::HTTP_2).body(()).ok()?;
         *head.headers_mut() = request.headers.clone();
@@ -150,6 +158,7 @@ impl Session {
         exchange: &mut Exchange,
     ) -> Result<Response, Failed> {
         let (head, mut incoming) = response.await?.into_parts();
+        exchange.fields = head.headers;
         exchange.evidence.seen = Seen::Part;
         let mut body = Vec::new();
         while let Some(data) = incoming.data().await {
@@ -159,7 +168,9 @@ impl Session {
             incoming.flow_control().release_capacity(data.len())?;
         }
         // The end of the stream may lie in trailers.
-        incoming.trailers().await?;
+        exchange
+            .fields
+            .extend(incoming.trailers().await?.unwrap_or_default());
         // HTTP/2 has no `Connection: close`; GOAWAY says the same of the connection.
         let persistence = match self.wire.going_away() {
             true => Persistence::Close,
@@ -265,6 +276,8 @@ pub struct Exchange {
     evidence: Evidence,
     span: Span,
     response: Option<Response>,
+    /// The headers of the answer, and the trailers.
+    fields: HeaderMap,
     error: Option<String>,
     stream: Option<u32>,
 }
@@ -283,6 +296,11 @@ impl Exchange {
     /// Returns the answer, if it is whole.
     pub fn response(&self) -> Option<&Response> {
         self.response.as_ref()
+    }
+
+    /// Returns a header of the answer, or a trailer.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.to_str().ok()
     }
 
     /// Returns what went wrong, if anything did.
@@ -304,22 +322,16 @@ impl From<h2::Error> for Failed {
 }
 
 fn unmade(wire: &Wire, from: Instant, error: h2::Error) -> Unmade {
-    let evidence = Evidence {
-        protocol: Protocol::Http2,
-        reuse: Reuse::Fresh,
-        before: Some(TcpState::Established),
-        after: Some(wire.state()),
-        finally: Some(wire.state()),
-        sent: Sent::Nothing,
-        taken: Taken::Unknown,
-        seen: Seen::Nothing,
-        disclaimed: Disclaimed::No,
-        end: End::Reset,
-    };
-    let to = Instant::now();
-    Unmade {
-        evidence,
-        span: Span { from, to },
-        error: std::io::Error::other(error),
-    }
+    let state = Some(wire.state());
+    let error = std::io::Error::other(error);
+    Unmade::new(
+        from,
+        error,
+        Evidence {
+            before: Some(TcpState::Established),
+            after: state,
+            finally: state,
+            ..Evidence::of_nothing(Protocol::Http2, End::Reset)
+        },
+    )
 }

@@ -12,6 +12,7 @@
 pub mod outcome;
 pub mod tally;
 
+pub mod channel;
 pub mod plan;
 pub mod tcp;
 
@@ -37,6 +38,7 @@ pub mod service;
 pub mod stop;
 pub mod suite;
 
+pub use channel::Endpoint;
 pub use check::{Check, Level, Verdict};
 pub use held::Held;
 pub use load::Load;

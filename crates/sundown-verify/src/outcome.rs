@@ -311,6 +311,24 @@ fn crossed(evidence: &Evidence) -> bool {
     evidence.protocol == Protocol::Http1 && fin && evidence.taken == Taken::Nothing
 }
 
+impl Evidence {
+    /// Of a request for which there is no connection.
+    pub(crate) fn of_nothing(protocol: Protocol, end: End) -> Self {
+        Self {
+            protocol,
+            reuse: Reuse::Fresh,
+            before: None,
+            after: None,
+            finally: None,
+            sent: Sent::Nothing,
+            taken: Taken::Unknown,
+            seen: Seen::Nothing,
+            disclaimed: Disclaimed::No,
+            end,
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = |state: Option<TcpState>| state.map_or("unknown", TcpState::name);

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +13,14 @@ use http::Method;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
+use crate::channel::Endpoint;
 use crate::timeline::Recorder;
 
 /// Says what a load does.
 #[derive(Clone)]
 pub struct Plan {
     /// Where the server listens.
-    pub target: SocketAddr,
+    pub target: Endpoint,
     /// How many clients of each kind.
     pub clients: Vec<(Kind, usize)>,
     /// What each kind asks for.
@@ -43,9 +43,9 @@ impl Plan {
     pub const HANG_LIMIT: Duration = Duration::from_secs(30);
 
     /// Makes a plan without clients, for the peer contract.
-    pub fn against(target: SocketAddr) -> Self {
+    pub fn against(target: impl Into<Endpoint>) -> Self {
         Self {
-            target,
+            target: target.into(),
             clients: Vec::new(),
             requests: Requests::contract(),
             hang_limit: Self::HANG_LIMIT,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attach::AttachError;
+use crate::channel::Endpoint;
 use crate::http1::{Connection, Letter};
 use crate::outcome::{End, Seen};
 use crate::plan::{Kind, Request, Requests};
@@ -67,8 +68,12 @@ pub struct Offers {
     pub ledger: Option<Ledger>,
     /// The command that restarts it where it stands; `{pid}` and `{port}` stand for its own.
     pub restart: Option<Vec<OsString>>,
-    /// Whether it speaks HTTP/2 with prior knowledge.
+    /// A method of gRPC, /PACKAGE.SERVICE/METHOD, that takes an empty message.
+    pub grpc: Option<String>,
+    /// Whether it speaks HTTP/2: with prior knowledge, and under TLS by ALPN.
     pub http2: bool,
+    /// Whether it speaks TLS on its port.
+    pub tls: bool,
 }
 
 /// What a service stores: one entry a POST, known by an id. `{id}` stands for it everywhere.
@@ -205,6 +210,12 @@ impl Service {
         Ok(running)
     }
 
+    /// Says what is spoken where it listens.
+    pub(crate) fn endpoint(&self, address: SocketAddr) -> Endpoint {
+        let tls = self.offers.tls;
+        Endpoint { address, tls }
+    }
+
     /// Starts it as the first process of a PID namespace, and waits for its first answer.
     pub(crate) async fn start_as_first_process(&self) -> Result<FirstProcess, StartError> {
         let mut refused = StartError::NoFirstProcess;
@@ -296,11 +307,11 @@ impl Service {
         deadline: Instant,
     ) -> Result<(), StartError> {
         loop {
-            let what = match ask(running.address, &self.offers.fast).await {
+            let what = match ask(self.endpoint(running.address), &self.offers.fast).await {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
             };
-            if Instant::now() > deadline || what == NOT_HTTP {
+            if Instant::now() > deadline || [NOT_HTTP, NOT_TLS].contains(&what) {
                 return Err(StartError::NotHttp {
                     address: running.address,
                     what: what.to_owned(),
@@ -322,19 +333,19 @@ impl Service {
 /// # Errors
 /// Says what came instead, until the limit.
 pub(crate) async fn answers(
-    address: SocketAddr,
+    endpoint: Endpoint,
     path: &str,
     limit: Duration,
 ) -> Result<(), StartError> {
     let deadline = Instant::now() + limit;
     loop {
-        let what = match ask(address, path).await {
+        let what = match ask(endpoint, path).await {
             Ok(()) => return Ok(()),
             Err(what) => what,
         };
-        if Instant::now() >= deadline || what == NOT_HTTP {
+        if Instant::now() >= deadline || [NOT_HTTP, NOT_TLS].contains(&what) {
             return Err(StartError::NotHttp {
-                address,
+                address: endpoint.address,
                 what: what.to_owned(),
                 path: path.to_owned(),
             });
@@ -360,12 +371,15 @@ fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
 }
 
 const NOT_HTTP: &str = "what it answers is not HTTP/1.1";
+const NOT_TLS: &str = "what it answers is not TLS";
 
-async fn ask(address: SocketAddr, path: &str) -> Result<(), &'static str> {
+async fn ask(endpoint: Endpoint, path: &str) -> Result<(), &'static str> {
     const LIMIT: Duration = Duration::from_secs(5);
-    let letter = Letter::new(&[Request::get(path)], address);
-    let Ok(mut connection) = Connection::open(address, Window::Usual, LIMIT).await else {
-        return Err("it takes no connection");
+    let letter = Letter::new(&[Request::get(path)], endpoint);
+    let mut connection = match Connection::open(endpoint, Window::Usual, LIMIT).await {
+        Ok(connection) => connection,
+        Err(unmade) if unmade.evidence.end == End::Garbled => return Err(NOT_TLS),
+        Err(_) => return Err("it takes no connection"),
     };
     let evidence = connection.exchange(&letter, LIMIT).await.evidence(0);
     match (evidence.seen, evidence.end) {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
+use crate::channel::Endpoint;
 use crate::check::{Check, Finding, Stop};
 use crate::process::{Ended, ProcessError, SignalTo};
 use crate::service::{Service, StartError};
@@ -130,6 +131,11 @@ impl Stage {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens, and what it speaks there.
+    pub fn endpoint(&self) -> Endpoint {
+        self.service.endpoint(self.address)
     }
 
     /// The process that is stopped.

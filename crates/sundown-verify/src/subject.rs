@@ -86,7 +86,8 @@ impl Subject {
             }
         };
         if !service.target.is_command() {
-            answers(address, &service.offers.fast, service.patience()).await?;
+            let endpoint = service.endpoint(address);
+            answers(endpoint, &service.offers.fast, service.patience()).await?;
         }
         Ok(Self {
             address,

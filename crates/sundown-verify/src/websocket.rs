@@ -4,14 +4,13 @@
 //! Never sends anything else, and keeps no message.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::channel::{Channel, Endpoint};
 use crate::http1::{Connection, Letter};
 use crate::plan::Request;
 use crate::tcp::Window;
@@ -22,7 +21,7 @@ const KEY: &str = "c3VuZG93biB2ZXJpZnkgMQ==";
 /// An open WebSocket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
-    stream: TcpStream,
+    stream: Channel,
     incoming: BytesMut,
 }
 
@@ -50,7 +49,7 @@ impl fmt::Display for End {
 impl WebSocket {
     /// Connects and upgrades.
     pub(crate) async fn open(
-        target: SocketAddr,
+        target: Endpoint,
         path: &str,
         limit: Duration,
     ) -> Result<Self, String> {

@@ -186,7 +186,7 @@ async fn a_load_that_is_finished_waits_for_the_answers_under_way() {
 #[tokio::test]
 async fn what_our_own_side_cannot_send_is_neither_sent_nor_lost() {
     // No TCP connection leads to the broadcast address: the kernel refuses before any packet.
-    let target = "255.255.255.255:1".parse().unwrap();
+    let target: std::net::SocketAddr = "255.255.255.255:1".parse().unwrap();
     let load = Load::start(
         Plan::against(target)
             .with(Kind::KeepAlive, 1)

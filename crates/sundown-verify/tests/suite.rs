@@ -12,15 +12,12 @@ use sundown_verify::{Offers, Service, Suite, Target, Verdict, checks};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-fn service(fault: &str, store: &Path) -> Service {
+fn service(fault: &str, store: &Path, tls: bool) -> Service {
     let planted = bin_path("examples/planted");
+    let mut command = vec![planted.into(), "{port}".into(), fault.into(), store.into()];
+    command.extend(tls.then(|| "tls".into()));
     Service {
-        target: Target::Command(vec![
-            planted.into(),
-            "{port}".into(),
-            fault.into(),
-            store.into(),
-        ]),
+        target: Target::Command(command),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),
@@ -40,7 +37,9 @@ fn service(fault: &str, store: &Path) -> Service {
                 invariant: None,
             }),
             restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
-            http2: false,
+            grpc: Some("/planted.Streams/Watch".to_owned()),
+            http2: true,
+            tls,
         },
         signal: libc::SIGTERM,
         signal_to: SignalTo::Leader,
@@ -50,9 +49,9 @@ fn service(fault: &str, store: &Path) -> Service {
 }
 
 /// Plays all checks on the server with this fault, and returns those that fail, with what was seen.
-async fn failed(fault: &str) -> Vec<(&'static str, String)> {
+async fn failed(fault: &str, tls: bool) -> Vec<(&'static str, String)> {
     let folder = tempfile::tempdir().unwrap();
-    let service = service(fault, &folder.path().join("entries"));
+    let service = service(fault, &folder.path().join("entries"), tls);
     let suite = Suite::new(service, checks::all().collect(), 1);
     let judged = suite.run(|_| {}).await.unwrap();
     let failed = judged
@@ -69,7 +68,8 @@ const AT_A_TIME: usize = 2;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
-    // The fault, what must fail, and what may: races that natural load meets or does not.
+    // The fault, what must fail, and what may: races that natural load meets or does not. Those of TLS
+    // are played over TLS.
     let table: &'static [(&str, &[&str], &[&str])] = &[
         ("none", &[], &[]),
         (
@@ -131,6 +131,13 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("forgets", &["data/1"], &[]),
         ("reload", &["restart/1"], &[]),
         ("unstable", &["signal/2", "signal/3", "repeat/1"], &[]),
+        ("reopens", &["listener/4"], &[]),
+        ("cuts-streams", &["http2/1", "stream/3"], &[]),
+        ("one-step", &["http2/2"], &[]),
+        ("statusless", &["stream/3"], &[]),
+        ("tls: none", &[], &[]),
+        ("tls: unnotified", &["tls/1"], &[]),
+        ("tls: half-hello", &["tls/2"], &["listener/1"]),
     ];
     let permits = Arc::new(Semaphore::new(AT_A_TIME));
     let mut playing = JoinSet::new();
@@ -138,7 +145,9 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         let permits = permits.clone();
         playing.spawn(async move {
             let _permit = permits.acquire_owned().await.unwrap();
-            wrong(fault, must, may, &failed(fault).await)
+            let tls = fault.strip_prefix("tls: ");
+            let failed = failed(tls.unwrap_or(fault), tls.is_some()).await;
+            wrong(fault, must, may, &failed)
         });
     }
     let wrong: Vec<String> = playing.join_all().await.into_iter().flatten().collect();

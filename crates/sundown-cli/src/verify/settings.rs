@@ -37,7 +37,9 @@ pub(super) struct File {
     ledger_read: Option<String>,
     invariant: Option<String>,
     restart: Option<String>,
+    grpc: Option<String>,
     http2: Option<bool>,
+    tls: Option<bool>,
     signal: Option<String>,
     grace: Option<String>,
     lame_duck: Option<String>,
@@ -90,7 +92,9 @@ pub(super) fn service(
             lame_duck: time(flags.lame_duck, "lame-duck", file.lame_duck, 0)?,
             ledger,
             restart,
+            grpc: flags.grpc.clone().or(file.grpc),
             http2: flags.http2 || file.http2.unwrap_or(false),
+            tls: flags.tls || file.tls.unwrap_or(false),
         },
         signal: flags.signal.or(by_file).unwrap_or(usual),
         signal_to: flags.signal_to.into(),
@@ -203,6 +207,15 @@ pub(super) fn signal(text: &str) -> Result<i32, String> {
     };
     let signal = by_name.map(|(_, number)| *number).or_else(number);
     signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
+}
+
+/// Reads the path of a gRPC method.
+pub(super) fn method(text: &str) -> Result<String, String> {
+    let named = text.strip_prefix('/').and_then(|rest| rest.split_once('/'));
+    match named {
+        Some((service, method)) if !service.is_empty() && !method.is_empty() => Ok(text.to_owned()),
+        _ => Err("give /PACKAGE.SERVICE/METHOD, such as /grpc.health.v1.Health/Watch".to_owned()),
+    }
 }
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {

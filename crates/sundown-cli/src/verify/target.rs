@@ -26,27 +26,26 @@ pub(super) fn command_line(text: &str) -> Result<CommandLine, String> {
 /// Where something is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Url {
+    tls: bool,
     host: String,
     port: u16,
 }
 
-/// Reads `http://HOST:PORT`.
+/// Reads `http://HOST:PORT` or `https://HOST:PORT`.
 pub(super) fn url(text: &str) -> Result<Url, String> {
-    let example = || "give http://HOST:PORT, such as http://127.0.0.1:8080".to_owned();
-    if text.starts_with("https://") {
-        return Err(
-            "TLS is not spoken here yet: give an address that speaks plain HTTP".to_owned(),
-        );
-    }
-    let rest = text.strip_prefix("http://").ok_or_else(example)?;
+    let example = || "give http://HOST:PORT or https://HOST:PORT".to_owned();
+    let (tls, rest) = match text.strip_prefix("https://") {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix("http://").ok_or_else(example)?),
+    };
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains('/') {
-        return Err("give http://HOST:PORT alone; --fast and others say the paths".to_owned());
+        return Err("give scheme, host and port alone; --fast and others say the paths".to_owned());
     }
     // The colons of an IPv6 address stand in brackets.
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| example())?),
-        _ => (authority, 80),
+        _ => (authority, if tls { 443 } else { 80 }),
     };
     let host = host
         .trim_start_matches('[')
@@ -54,14 +53,14 @@ pub(super) fn url(text: &str) -> Result<Url, String> {
         .to_owned();
     match host.is_empty() {
         true => Err(example()),
-        false => Ok(Url { host, port }),
+        false => Ok(Url { tls, host, port }),
     }
 }
 
 impl Url {
     /// Looks the host up; an IPv4 address counts first, as most services listen there.
     async fn resolve(&self) -> anyhow::Result<std::net::SocketAddr> {
-        let Self { host, port } = self;
+        let Self { host, port, .. } = self;
         let found = tokio::net::lookup_host((host.as_str(), *port)).await;
         let found = found.with_context(|| format!("the host {host} of --url is not known"))?;
         let first = found.min_by_key(std::net::SocketAddr::is_ipv6);
@@ -194,6 +193,17 @@ impl Choice {
         }
     }
 
+    /// Tells whether it is reached by an address that says so.
+    pub(super) fn speaks_tls(&self) -> bool {
+        match self {
+            Self::Pid { url, .. } | Self::Unit { url, .. } => {
+                url.as_ref().is_some_and(|url| url.tls)
+            }
+            Self::Url { url, .. } => url.tls,
+            Self::Command(_) => false,
+        }
+    }
+
     /// Finds what runs already.
     pub(super) async fn attach(self, to: SignalTo) -> anyhow::Result<Target> {
         let resolved = |url: Option<Url>| async move {
@@ -229,10 +239,12 @@ mod tests {
         assert_eq!(read("http://app.local/"), found("app.local", 80));
         assert_eq!(read("http://[::1]:81"), found("::1", 81));
         assert_eq!(read("http://[::1]"), found("::1", 80));
+        assert_eq!(read("https://a"), found("a", 443));
+        assert!(url("https://a:1").unwrap().tls && !url("http://a:1").unwrap().tls);
         for text in [
             "",
             "127.0.0.1:80",
-            "https://a",
+            "ftp://a",
             "http://",
             "http://a:b",
             "http://a/b",

@@ -15,13 +15,14 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::frames::{Frame, Frames};
+use crate::channel::Channel;
 use crate::outcome::{Disclaimed, End};
 use crate::tcp::{Look, TcpState};
 
 /// Shares a TCP connection, and what was overheard on it.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TcpStream,
+    socket: Arc<TcpStream>,
     heard: Mutex<Heard>,
     headers_written: watch::Sender<usize>,
 }
@@ -44,10 +45,10 @@ const REFUSED_STREAM: u32 = 0x7;
 const HIGHEST_STREAM: u32 = 0x7fff_ffff;
 
 impl Wire {
-    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
+    pub(crate) fn on(channel: &Channel) -> Arc<Self> {
         let (headers_written, _) = watch::channel(0);
         Arc::new(Self {
-            stream,
+            socket: channel.socket(),
             heard: Mutex::default(),
             headers_written,
         })
@@ -55,7 +56,7 @@ impl Wire {
 
     /// Asks the kernel for the connection's state.
     pub(crate) fn state(&self) -> TcpState {
-        Look::at(&self.stream).state
+        Look::at(&*self.socket).state
     }
 
     /// Tells whether the server said GOAWAY.
@@ -154,14 +155,16 @@ impl Wire {
 
 /// Is the ear on the wire: the byte stream that `h2` reads and writes.
 pub(crate) struct Ear {
+    channel: Channel,
     wire: Arc<Wire>,
     inbound: Frames,
     outbound: Frames,
 }
 
 impl Ear {
-    pub(crate) fn on(wire: Arc<Wire>) -> Self {
+    pub(crate) fn on(channel: Channel, wire: Arc<Wire>) -> Self {
         Self {
+            channel,
             wire,
             inbound: Frames::of_server(),
             outbound: Frames::of_client(),
@@ -175,29 +178,23 @@ impl AsyncRead for Ear {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Ear { wire, inbound, .. } = self.get_mut();
-        loop {
-            ready!(wire.stream.poll_read_ready(cx))?;
-            match wire.stream.try_read(buf.initialize_unfilled()) {
-                Ok(0) => {
-                    wire.hear_end(End::Eof, None);
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(read) => {
-                    wire.heard().spoken = true;
-                    inbound.pass(&buf.initialize_unfilled()[..read], |frame| {
-                        wire.hear_from_server(frame);
-                    });
-                    buf.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    wire.hear_end(End::Reset, Some(error.kind()));
-                    return Poll::Ready(Err(error));
-                }
+        let Self {
+            channel,
+            wire,
+            inbound,
+            ..
+        } = self.get_mut();
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(channel).poll_read(cx, buf));
+        match (&read, &buf.filled()[before..]) {
+            (Err(error), _) => wire.hear_end(End::Reset, Some(error.kind())),
+            (Ok(()), []) => wire.hear_end(End::Eof, None),
+            (Ok(()), bytes) => {
+                wire.heard().spoken = true;
+                inbound.pass(bytes, |frame| wire.hear_from_server(frame));
             }
         }
+        Poll::Ready(read)
     }
 }
 
@@ -207,30 +204,29 @@ impl AsyncWrite for Ear {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Ear { wire, outbound, .. } = self.get_mut();
-        loop {
-            ready!(wire.stream.poll_write_ready(cx))?;
-            match wire.stream.try_write(bytes) {
-                Ok(written) => {
-                    let after = wire.state();
-                    outbound.pass(&bytes[..written], |frame| wire.hear_from_us(frame, after));
-                    return Poll::Ready(Ok(written));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    wire.hear_end(End::Reset, Some(error.kind()));
-                    return Poll::Ready(Err(error));
-                }
+        let Self {
+            channel,
+            wire,
+            outbound,
+            ..
+        } = self.get_mut();
+        let written = ready!(Pin::new(channel).poll_write(cx, bytes));
+        match &written {
+            Ok(written) => {
+                let after = wire.state();
+                outbound.pass(&bytes[..*written], |frame| wire.hear_from_us(frame, after));
             }
+            Err(error) => wire.hear_end(End::Reset, Some(error.kind())),
         }
+        Poll::Ready(written)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().channel).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection is closed when its last owner drops it.
-        Poll::Ready(socket2::SockRef::from(&self.wire.stream).shutdown(std::net::Shutdown::Write))
+        Pin::new(&mut self.get_mut().channel).poll_shutdown(cx)
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Never does I/O: `http1` follows any habit.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use crate::channel::Endpoint;
 use crate::http1::{Letter, Pace};
 use crate::plan::{Kind, Request};
 use crate::tcp::Window;
@@ -102,7 +102,7 @@ impl Habit {
     pub(super) fn letter(
         &self,
         requests: &[Request],
-        target: SocketAddr,
+        target: Endpoint,
         rng: &mut StdRng,
     ) -> Letter {
         let letter = Letter::new(requests, target).read_at(self.pace);

@@ -26,7 +26,7 @@ async fn play(mut stage: Stage) -> Finding {
     let offers = &stage.service().offers;
     let endless = Request::get(offers.endless.as_ref().unwrap_or(&offers.fast));
     let letter = Letter::new(&[endless], stage.address());
-    let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
+    let opened = Connection::open(stage.endpoint(), Window::Usual, Plan::HANG_LIMIT).await;
     let Ok(mut connection) = opened else {
         return Finding::inconclusive("no connection could be opened");
     };

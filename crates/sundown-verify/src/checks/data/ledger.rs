@@ -150,7 +150,7 @@ async fn judged_by(
 async fn unread(read: &str, service: &Service, ids: &[String]) -> Result<Vec<String>, String> {
     let started = service.start().await;
     let mut running = started.map_err(|error| format!("it could not be started again: {error}"))?;
-    let target = running.address;
+    let target = service.endpoint(running.address);
     let mut absent = BTreeSet::new();
     let mut kept = None;
     for id in ids {

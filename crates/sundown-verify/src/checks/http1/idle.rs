@@ -33,7 +33,7 @@ async fn play(mut stage: Stage) -> Finding {
     );
     let mut open = Vec::new();
     for number in 0..2 * CLIENTS {
-        let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
+        let opened = Connection::open(stage.endpoint(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         if number % 2 == 0 {
             let exchange = connection.exchange(&letter, Plan::HANG_LIMIT).await;

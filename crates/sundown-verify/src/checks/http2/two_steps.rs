@@ -24,7 +24,7 @@ async fn play(mut stage: Stage) -> Finding {
     let request = Request::get(&stage.service().offers.fast);
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS {
-        if let Ok(session) = Session::open(stage.address(), Plan::HANG_LIMIT).await {
+        if let Ok(session) = Session::open(stage.endpoint(), Plan::HANG_LIMIT).await {
             session.exchange(&request, Plan::HANG_LIMIT).await;
             sessions.push(session);
         }

@@ -69,7 +69,7 @@ fn visit(
     letter: Letter,
     number: usize,
 ) -> impl Future<Output = Result<(), String>> + use<> {
-    let (target, limit) = (stage.address(), stage.service().grace);
+    let (target, limit) = (stage.endpoint(), stage.service().grace);
     let recorder = stage.recorder().clone();
     async move {
         let opened = Connection::open(target, Window::Usual, limit).await;

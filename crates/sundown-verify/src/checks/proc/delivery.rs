@@ -37,7 +37,7 @@ async fn play(mut stage: Stage) -> Finding {
     let letter = Letter::new(&[Request::get(big)], stage.address());
     let mut waiting = Vec::new();
     for _ in 0..CLIENTS {
-        let opened = Connection::open(stage.address(), Window::Small, Plan::HANG_LIMIT).await;
+        let opened = Connection::open(stage.endpoint(), Window::Small, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         let mut exchange = Exchange::new(&connection, &letter);
         connection.write(&letter, &mut exchange).await;

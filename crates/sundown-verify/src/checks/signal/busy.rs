@@ -36,7 +36,7 @@ async fn play(mut stage: Stage) -> Finding {
     let letter = Letter::new(&[slow], stage.address());
     let mut busy = JoinSet::new();
     for number in 1..=REQUESTS {
-        let opened = Connection::open(stage.address(), Window::Usual, Plan::HANG_LIMIT).await;
+        let opened = Connection::open(stage.endpoint(), Window::Usual, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
         let (letter, recorder) = (letter.clone(), stage.recorder().clone());
         busy.spawn(async move {

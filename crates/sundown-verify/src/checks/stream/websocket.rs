@@ -27,7 +27,7 @@ async fn play(mut stage: Stage) -> Finding {
     let path = stage.service().offers.ws.clone().unwrap_or_default();
     let mut open = tokio::task::JoinSet::new();
     for _ in 0..CLIENTS {
-        let opened = WebSocket::open(stage.address(), &path, Plan::HANG_LIMIT).await;
+        let opened = WebSocket::open(stage.endpoint(), &path, Plan::HANG_LIMIT).await;
         match opened {
             Ok(websocket) => open.spawn(websocket.read_to_end()),
             Err(what) => return end_with(stage, Finding::inconclusive(what)).await,
