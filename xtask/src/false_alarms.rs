@@ -4,13 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use sundown_verify::process::{SignalTo, Spawn};
 use sundown_verify::service::Ledger;
-use sundown_verify::suite::Told;
 use sundown_verify::{Offers, Process, Service, Suite, Target, Verdict as Found, checks};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::folder::Folder;
 use crate::workspace::Workspace;
@@ -22,6 +25,9 @@ pub(crate) struct Arguments {
     /// How often the whole suite is played
     #[arg(long, value_name = "N", default_value_t = 200, env = "XTASK_RUNS")]
     runs: u32,
+    /// How many runs are played at a time: each waits more than it works
+    #[arg(long, value_name = "N", default_value_t = 4, env = "XTASK_AT_A_TIME")]
+    at_a_time: usize,
     /// How many processes keep the machine busy [default: one a core]
     #[arg(long, value_name = "N", env = "XTASK_BUSY")]
     busy: Option<usize>,
@@ -43,39 +49,49 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(count(workspace, arguments.runs, busy))
+    runtime.block_on(count(workspace, arguments, busy))
 }
 
-async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<Verdict> {
+async fn count(
+    workspace: &Workspace,
+    arguments: &Arguments,
+    busy: usize,
+) -> anyhow::Result<Verdict> {
     let _burners = burners(busy)?;
     let folder = Folder::new("false-alarms")?;
+    let permits = Arc::new(Semaphore::new(arguments.at_a_time));
+    let mut playing = JoinSet::new();
+    for run in 1..=arguments.runs {
+        let store = folder.path().join(format!("entries-{run}"));
+        let service = service(workspace, &store, run % 2 == 0);
+        let permits = permits.clone();
+        playing.spawn(async move {
+            let _permit = permits.acquire_owned().await?;
+            play(service, run).await
+        });
+    }
     let mut clean = 0;
     let mut blamed: Vec<String> = Vec::new();
     let mut unclear: BTreeMap<&str, u32> = BTreeMap::new();
-    for run in 1..=runs {
-        let store = folder.path().join(format!("entries-{run}"));
-        let suite = Suite::new(service(workspace, &store), checks::all().collect(), 1);
-        let judged = suite.run(|told| {
-            if let Told::Stop { number, .. } = told {
-                progress::line(&format!("run {run} of {runs}: stop {number}"));
-            }
-        });
-        let judged = judged.await.with_context(|| format!("run {run}"))?;
-        let failed = judged
-            .judgements
-            .iter()
-            .filter(|judgement| matches!(judgement.verdict, Found::Fail | Found::Flaky));
-        let before = blamed.len();
-        blamed.extend(failed.map(|one| format!("run {run}: {}: {}", one.check.id, one.seen)));
-        clean += u32::from(blamed.len() == before);
-        for judgement in &judged.judgements {
-            if judgement.verdict == Found::Inconclusive {
-                *unclear.entry(judgement.check.id).or_default() += 1;
-            }
+    let mut ended = 0;
+    while let Some(played) = playing.join_next().await {
+        let played = played??;
+        clean += u32::from(played.blamed.is_empty());
+        blamed.extend(played.blamed);
+        for id in played.unclear {
+            *unclear.entry(id).or_default() += 1;
         }
+        ended += 1;
+        let runs = arguments.runs;
+        progress::line(&format!(
+            "{ended} of {runs} runs, {clean} of them blamed nobody"
+        ));
     }
     progress::clear();
-    println!("{clean} of {runs} runs blamed nobody, with {busy} busy processes");
+    println!(
+        "{clean} of {} runs blamed nobody, every second over TLS, {} at a time beside {busy} busy processes",
+        arguments.runs, arguments.at_a_time
+    );
     for (id, times) in &unclear {
         println!("    {id} saw too little in {times}");
     }
@@ -88,6 +104,32 @@ async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<
     })
 }
 
+/// What one run of the suite said.
+struct Played {
+    /// What it blamed, in words.
+    blamed: Vec<String>,
+    /// The checks that saw too little.
+    unclear: Vec<&'static str>,
+}
+
+async fn play(service: Service, run: u32) -> anyhow::Result<Played> {
+    let suite = Suite::new(service, checks::all().collect(), 1);
+    let judged = suite.run(|_| {}).await;
+    let judged = judged.with_context(|| format!("run {run}"))?;
+    let with = |verdicts: &'static [Found]| {
+        let all = judged.judgements.iter();
+        all.filter(move |one| verdicts.contains(&one.verdict))
+    };
+    Ok(Played {
+        blamed: with(&[Found::Fail, Found::Flaky])
+            .map(|one| format!("run {run}: {}: {}", one.check.id, one.seen))
+            .collect(),
+        unclear: with(&[Found::Inconclusive])
+            .map(|one| one.check.id)
+            .collect(),
+    })
+}
+
 /// Starts processes that take all they are given; dropped, they are gone.
 fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
     let burner = Spawn::new("sh").args(["-c", "while :; do :; done"]);
@@ -95,15 +137,12 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
     Ok(burners.collect::<Result<_, _>>()?)
 }
 
-fn service(workspace: &Workspace, store: &Path) -> Service {
+fn service(workspace: &Workspace, store: &Path, tls: bool) -> Service {
     let planted = workspace.target.join("release/examples/planted");
+    let mut command = vec![planted.into(), "{port}".into(), "none".into(), store.into()];
+    command.extend(tls.then(|| "tls".into()));
     Service {
-        target: Target::Command(vec![
-            planted.into(),
-            "{port}".into(),
-            "none".into(),
-            store.into(),
-        ]),
+        target: Target::Command(command),
         offers: Offers {
             fast: "/fast".to_owned(),
             slow: Some("/slow".to_owned()),
@@ -125,7 +164,8 @@ fn service(workspace: &Workspace, store: &Path) -> Service {
             }),
             grpc: Some("/planted.Streams/Watch".to_owned()),
             http2: true,
-            tls: false,
+            no_http1: false,
+            tls,
         },
         signal: libc::SIGTERM,
         signal_to: SignalTo::Leader,

@@ -223,6 +223,13 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_HTTP2"
     )]
     http2: bool,
+    /// It speaks HTTP/2 alone, as gRPC servers do
+    #[arg(
+        long,
+        help_heading = "What the service may be asked",
+        env = "SUNDOWN_VERIFY_NO_HTTP1"
+    )]
+    no_http1: bool,
     /// It speaks TLS on its port; its certificate is not verified
     #[arg(
         long,

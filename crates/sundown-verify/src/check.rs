@@ -83,6 +83,8 @@ pub enum Need {
     Restart,
     /// A gRPC method.
     Grpc,
+    /// HTTP/1.1.
+    Http1,
     /// HTTP/2.
     Http2,
     /// TLS.
@@ -119,7 +121,8 @@ impl Need {
             Self::Ledger => offers.ledger.is_some(),
             Self::Restart => offers.restart.is_some(),
             Self::Grpc => offers.grpc.is_some(),
-            Self::Http2 => offers.http2,
+            Self::Http1 => !offers.no_http1,
+            Self::Http2 => offers.http2 || offers.no_http1,
             Self::Tls => offers.tls,
             Self::Plain => !offers.tls,
             Self::Process => target.has_process(),
@@ -167,6 +170,7 @@ impl Need {
             Self::Ledger => "--ledger PATH with --ledger-read PATH or --invariant CMD",
             Self::Restart => "--restart CMD",
             Self::Grpc => "--grpc METHOD",
+            Self::Http1 => "HTTP/1.1",
             Self::Http2 => "--http2",
             Self::Tls => "--tls",
             Self::Plain => "connections without TLS",

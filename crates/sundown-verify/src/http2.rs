@@ -84,6 +84,11 @@ impl Session {
         self.wire.warned()
     }
 
+    /// Tells whether the server has said anything yet.
+    pub(crate) fn has_spoken(&self) -> bool {
+        self.wire.spoken()
+    }
+
     /// Sends one request and reads the answer, for at most `limit`.
     pub async fn exchange(&self, request: &Request, limit: Duration) -> Exchange {
         let mut exchange = self.exchange_begun();

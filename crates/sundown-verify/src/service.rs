@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::attach::AttachError;
 use crate::channel::Endpoint;
-use crate::http1::{Connection, Letter};
+use crate::http1::{Connection, Letter, Unmade};
+use crate::http2::Session;
 use crate::outcome::{End, Seen};
 use crate::plan::{Kind, Request, Requests};
 use crate::process::{self, Ended, Process, ProcessError, SignalTo, Spawn};
@@ -72,6 +73,8 @@ pub struct Offers {
     pub grpc: Option<String>,
     /// Whether it speaks HTTP/2: with prior knowledge, and under TLS by ALPN.
     pub http2: bool,
+    /// Whether it speaks HTTP/2 alone, as gRPC servers do.
+    pub no_http1: bool,
     /// Whether it speaks TLS on its port.
     pub tls: bool,
 }
@@ -300,6 +303,10 @@ impl Service {
             .own_group())
     }
 
+    async fn ask(&self, address: SocketAddr) -> Result<(), &'static str> {
+        ask(self.endpoint(address), &self.offers).await
+    }
+
     /// Asks until there is an answer: some servers listen before they are ready.
     async fn first_answer(
         &self,
@@ -307,7 +314,7 @@ impl Service {
         deadline: Instant,
     ) -> Result<(), StartError> {
         loop {
-            let what = match ask(self.endpoint(running.address), &self.offers.fast).await {
+            let what = match self.ask(running.address).await {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
             };
@@ -334,12 +341,12 @@ impl Service {
 /// Says what came instead, until the limit.
 pub(crate) async fn answers(
     endpoint: Endpoint,
-    path: &str,
+    offers: &Offers,
     limit: Duration,
 ) -> Result<(), StartError> {
     let deadline = Instant::now() + limit;
     loop {
-        let what = match ask(endpoint, path).await {
+        let what = match ask(endpoint, offers).await {
             Ok(()) => return Ok(()),
             Err(what) => what,
         };
@@ -347,7 +354,7 @@ pub(crate) async fn answers(
             return Err(StartError::NotHttp {
                 address: endpoint.address,
                 what: what.to_owned(),
-                path: path.to_owned(),
+                path: offers.fast.clone(),
             });
         }
         sleep(Duration::from_millis(20)).await;
@@ -371,16 +378,28 @@ fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
 }
 
 const NOT_HTTP: &str = "what it answers is not HTTP/1.1";
+const NOT_HTTP2: &str = "it does not answer in HTTP/2";
 const NOT_TLS: &str = "what it answers is not TLS";
 
-async fn ask(endpoint: Endpoint, path: &str) -> Result<(), &'static str> {
+async fn ask(endpoint: Endpoint, offers: &Offers) -> Result<(), &'static str> {
     const LIMIT: Duration = Duration::from_secs(5);
-    let letter = Letter::new(&[Request::get(path)], endpoint);
-    let mut connection = match Connection::open(endpoint, Window::Usual, LIMIT).await {
-        Ok(connection) => connection,
-        Err(unmade) if unmade.evidence.end == End::Garbled => return Err(NOT_TLS),
-        Err(_) => return Err("it takes no connection"),
+    let request = Request::get(&offers.fast);
+    let not_made = |unmade: Unmade| match unmade.evidence.end {
+        End::Garbled => NOT_TLS,
+        _ => "it takes no connection",
     };
+    if offers.no_http1 {
+        let session = Session::open(endpoint, LIMIT).await.map_err(not_made)?;
+        session.exchange(&request, LIMIT).await;
+        // What it says to such a request is its own affair.
+        return match session.has_spoken() {
+            true => Ok(()),
+            false => Err(NOT_HTTP2),
+        };
+    }
+    let letter = Letter::new(&[request], endpoint);
+    let opened = Connection::open(endpoint, Window::Usual, LIMIT).await;
+    let mut connection = opened.map_err(not_made)?;
     let evidence = connection.exchange(&letter, LIMIT).await.evidence(0);
     match (evidence.seen, evidence.end) {
         (Seen::Whole { status, .. }, _) if status < 500 => Ok(()),

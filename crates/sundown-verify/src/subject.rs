@@ -87,7 +87,7 @@ impl Subject {
         };
         if !service.target.is_command() {
             let endpoint = service.endpoint(address);
-            answers(endpoint, &service.offers.fast, service.patience()).await?;
+            answers(endpoint, &service.offers, service.patience()).await?;
         }
         Ok(Self {
             address,

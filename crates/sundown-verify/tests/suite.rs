@@ -39,6 +39,7 @@ fn service(fault: &str, store: &Path, tls: bool) -> Service {
             restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
             grpc: Some("/planted.Streams/Watch".to_owned()),
             http2: true,
+            no_http1: false,
             tls,
         },
         signal: libc::SIGTERM,

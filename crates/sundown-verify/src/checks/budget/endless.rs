@@ -17,7 +17,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process is gone within the grace, by itself",
     source: "hyperium/hyper#2787, tokio-rs/axum#2673; what stays is killed, and releases nothing",
     advice: "Give the stop a deadline below your supervisor's, and cut off what is left then: Shutdown with a context in Go, a timeout around axum's serve, server.closeAllConnections() in Node",
-    needs: &[Need::Endless],
+    needs: &[Need::Http1, Need::Endless],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

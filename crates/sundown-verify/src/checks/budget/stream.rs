@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process is gone within the grace, by itself",
     source: "hyperium/hyper#2787, golang/go#17721; what stays is killed, and releases nothing",
     advice: "Let streams hear of the stop and end by themselves, and give the stop a deadline for those that do not",
-    needs: &[Need::Stream],
+    needs: &[Need::Http1, Need::Stream],
     stop: Stop::Streams,
     play: |stage| Box::pin(play(stage)),
 };

@@ -27,7 +27,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each entry that was acknowledged by a 2xx is found; the command, if one is given, exits with 0",
     source: "RFC 9110 §15.3: a 2xx says that the request was accepted",
     advice: "Answer after the commit; flush what is buffered before the process ends; release the database last",
-    needs: &[Need::Ledger, Need::Command],
+    needs: &[Need::Http1, Need::Ledger, Need::Command],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "none of the bodies ends as a whole one does",
     source: "RFC 9112 §8: a chunked body is complete with its last chunk, one without framing with the end of the connection",
     advice: "Reset the connection, or close it without the last chunk, where a body is cut; never answer with a body that only the connection's end delimits",
-    needs: &[Need::Stream],
+    needs: &[Need::Http1, Need::Stream],
     stop: Stop::Streams,
     play: |stage| Box::pin(play(stage)),
 };

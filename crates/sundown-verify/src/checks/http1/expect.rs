@@ -18,7 +18,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each is answered, by any final status",
     source: "RFC 9110 §10.1.1",
     advice: "A head that has arrived is a request in flight: answer it, by 100 and then the rest, or by a final status at once",
-    needs: &[Need::Upload],
+    needs: &[Need::Http1, Need::Upload],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

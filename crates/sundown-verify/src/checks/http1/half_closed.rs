@@ -17,7 +17,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each is answered",
     source: "RFC 9112 §9.6; TCP allows it, shell tools and old proxies do it",
     advice: "Take the end of input as the end of requests, not of the connection",
-    needs: &[Need::Plain, Need::Slow],
+    needs: &[Need::Http1, Need::Plain, Need::Slow],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -1,6 +1,6 @@
 //! Heads that arrive in two halves.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::under_load;
 use crate::plan::Kind;
 use crate::stop::Stage;
@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 4 that were under way at the signal or came after it",
     source: "RFC 9112 §9.5: an idle close is for idle connections",
     advice: "Count a connection as busy from the first byte of a head, not from its last; Go: StateNew is given five seconds; Node: connections without a request are closed at once",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::http1::{Connection, Letter};
 use crate::plan::{Plan, Request};
 use crate::stop::Stage;
@@ -18,7 +18,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process exits within 2 s",
     source: "RFC 9112 §9.5; golang/go#22682: a silent connection costs five seconds",
     advice: "Close idle connections after a short linger; Node: server.closeIdleConnections(); Go: silent connections count as new for five seconds",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

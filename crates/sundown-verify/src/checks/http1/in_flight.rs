@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 4 that were under way at the signal or came after it",
     source: "RFC 9110 §7.6.1; the framework guides to graceful shutdown",
     advice: "Finish what is in flight before the process exits: Go: wait for Server.Shutdown; Node: server.close() and its callback; axum: with_graceful_shutdown; uvicorn: --timeout-graceful-shutdown; gunicorn: graceful_timeout",
-    needs: &[Need::Slow],
+    needs: &[Need::Http1, Need::Slow],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

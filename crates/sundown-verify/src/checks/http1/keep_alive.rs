@@ -1,6 +1,6 @@
 //! Kept connections under natural load.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::under_load;
 use crate::plan::Kind;
 use crate::stop::Stage;
@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 16 that were under way at the signal or came after it",
     source: "RFC 9112 §9.5",
     advice: "Say Connection: close on every answer after the signal, keep idle connections open for a moment longer (lame duck, then linger), and look at the socket before closing it",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -1,6 +1,6 @@
 //! Server errors during the drain.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::during_stop;
 use crate::outcome::Loss;
 use crate::plan::Kind;
@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no answer after the signal is a 5xx, but for a 503 that says Connection: close",
     source: "RFC 9110 §15.6.4",
     advice: "Release databases and pools after the last request, not at the signal",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each is answered, or stands behind an answer that said Connection: close",
     source: "RFC 9112 §9.3.2, §9.6",
     advice: "Answer what has been read, say Connection: close on the last answer, and only then close",
-    needs: &[Need::Slow],
+    needs: &[Need::Http1, Need::Slow],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -1,6 +1,6 @@
 //! Connections that were opened early.
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::under_load;
 use crate::plan::Kind;
 use crate::stop::Stage;
@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 8 that were under way at the signal or came after it",
     source: "RFC 9112 §9.5; browsers and pools open connections ahead of need",
     advice: "Accept before you close: what the kernel has let in is yours; close a silent connection by FIN and never while bytes are unread",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost",
     source: "RFC 9112 §9.5; golang/go#23829, golang/go#65802",
     advice: "Idle is what the kernel says, not what the framework says: read the socket once more before you close it, and half-close and read on rather than close",
-    needs: &[Need::Process],
+    needs: &[Need::Http1, Need::Process],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

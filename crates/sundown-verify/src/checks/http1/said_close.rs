@@ -15,7 +15,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each is told Connection: close",
     source: "RFC 9112 §9.6",
     advice: "Look at the stop flag when the answer is written, not when the request comes",
-    needs: &[Need::Slow],
+    needs: &[Need::Http1, Need::Slow],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

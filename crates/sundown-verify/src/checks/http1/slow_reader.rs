@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 2 that were under way at the signal or came after it",
     source: "RFC 9112 §6.3",
     advice: "Do not exit while bytes wait in the socket's buffer; shut the write side and wait for the client's FIN; nginx: worker_shutdown_timeout above the transfer",
-    needs: &[Need::Big],
+    needs: &[Need::Http1, Need::Big],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::keep;
 use crate::http1::Letter;
 use crate::outcome::{Outcome, Persistence, judge};
@@ -19,7 +19,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each that is answered is told Connection: close",
     source: "RFC 9112 §9.6",
     advice: "Set Connection: close on every answer once the signal has come; axum, Go and hyper do for requests in flight only",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

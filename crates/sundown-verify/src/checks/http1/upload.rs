@@ -13,7 +13,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 4 that were under way at the signal or came after it",
     source: "RFC 9112 §6.2",
     advice: "Do not close connections whose request is still arriving; Node: closeIdleConnections() alone is not enough, wait for close; gunicorn: sync workers need graceful_timeout above the upload",
-    needs: &[Need::Upload],
+    needs: &[Need::Http1, Need::Upload],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

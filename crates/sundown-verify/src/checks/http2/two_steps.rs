@@ -12,7 +12,7 @@ pub(super) const CHECK: Check = Check {
     method: "eight connections are answered once and stay open",
     criterion: "each gets a GOAWAY that declines nothing (last stream 2^31-1) before the one that counts",
     source: "RFC 9113 §6.8: a server that is to close gracefully should send both",
-    advice: "Send GOAWAY with the highest stream, a PING, and the real GOAWAY once it is answered; hyper and Go do by themselves",
+    advice: "Send GOAWAY with the highest stream, a PING, and the real GOAWAY once it is answered; hyper does by itself, Go does not warn",
     needs: &[Need::Http2],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),

@@ -20,7 +20,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each is let in, answered, and told Connection: close",
     source: "Kubernetes, Pod termination: traffic comes until every node has heard of it",
     advice: "Keep accepting for as long as it takes until load balancers have noticed, and close each connection after its answer",
-    needs: &[Need::LameDuck, Need::Moment],
+    needs: &[Need::Http1, Need::LameDuck, Need::Moment],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

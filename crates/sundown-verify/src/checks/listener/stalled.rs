@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost",
     source: "listen(2), tcp(7); a stall is a garbage collection, a full CPU, a slow disk",
     advice: "Accept until the queue is empty before you close the listener; what is in it was promised to its clients by the handshake",
-    needs: &[Need::Process],
+    needs: &[Need::Http1, Need::Process],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

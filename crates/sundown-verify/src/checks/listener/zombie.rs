@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::check::{Check, Finding, Level, Stop};
+use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::visit;
 use crate::outcome::Outcome;
 use crate::stop::Stage;
@@ -17,7 +17,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no connection that was let in 200 ms or more before the listener closed stays without an answer",
     source: "listen(2): the kernel goes on accepting for a listener that its process has left",
     advice: "Close the listener, or go on accepting: never leave it open without an acceptor; gunicorn keeps it open in the arbiter while its workers stop",
-    needs: &[],
+    needs: &[Need::Http1],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

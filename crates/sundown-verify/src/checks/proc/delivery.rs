@@ -19,7 +19,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each answer is whole",
     source: "RFC 9112 §9.6: who closes with bytes unread resets the connection, and takes back what was on its way",
     advice: "Close in two steps: FIN, then read until the client's; and let the process wait for it",
-    needs: &[Need::Big],
+    needs: &[Need::Http1, Need::Big],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

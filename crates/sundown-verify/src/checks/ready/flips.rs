@@ -18,7 +18,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "a probe is told \"not ready\" (a status of 400 or above) while the listener is open",
     source: "Kubernetes, Pod termination: endpoints are removed while the pod stops, and not before",
     advice: "Turn readiness at the signal, and go on serving for as long as the load balancer needs to notice: a lame duck, or a preStop hook that sleeps",
-    needs: &[Need::Ready, Need::Moment],
+    needs: &[Need::Http1, Need::Ready, Need::Moment],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

@@ -19,7 +19,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each that is answered is told that the service is alive (a status below 400)",
     source: "Kubernetes, liveness probes: whoever fails them is killed",
     advice: "Turn readiness alone; liveness says whether the process hangs, and a stop is no hang",
-    needs: &[Need::Live],
+    needs: &[Need::Http1, Need::Live],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

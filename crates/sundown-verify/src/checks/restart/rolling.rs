@@ -19,7 +19,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the command succeeds, no request is lost, and no connect is refused",
     source: "nginx, Control; systemd.socket(5); einhorn: a rolling restart is one that nobody notices",
     advice: "Start the new process first and hand it the listening socket; stop the old one when the new one is ready",
-    needs: &[Need::Restart, Need::Process],
+    needs: &[Need::Http1, Need::Restart, Need::Process],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

@@ -19,7 +19,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "the process is gone within the grace",
     source: "a handler that waits for a free worker, or for a loop that is blocked, hears nothing",
     advice: "Hear signals on a thread or a process that serves no request",
-    needs: &[Need::Slow],
+    needs: &[Need::Http1, Need::Slow],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

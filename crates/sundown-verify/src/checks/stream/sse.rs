@@ -14,7 +14,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "what came last is an empty line, which ends an event",
     source: "WHATWG HTML, Server-sent events, §9.2.6: an event that is not ended by an empty line is discarded",
     advice: "Hear of the stop between two events, and end the stream there; clients reconnect by themselves",
-    needs: &[Need::Sse],
+    needs: &[Need::Http1, Need::Sse],
     stop: Stop::Streams,
     play: |stage| Box::pin(play(stage)),
 };

@@ -16,7 +16,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each gets a close frame with 1001 (going away) or 1012 (service restart), between frames",
     source: "RFC 6455 §7.4.1; golang/go#22209: Shutdown forgets hijacked connections, and clients see 1006",
     advice: "Keep a list of what was upgraded, and send each a close frame at the signal",
-    needs: &[Need::Ws],
+    needs: &[Need::Http1, Need::Ws],
     stop: Stop::Own,
     play: |stage| Box::pin(play(stage)),
 };

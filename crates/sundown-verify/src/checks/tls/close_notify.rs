@@ -18,7 +18,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "each ends with close_notify, of at least one that the server ended in order",
     source: "RFC 8446 §6.1: each party must send close_notify before it closes; without it an attacker can cut off what is said",
     advice: "Shut TLS down before the socket: SSL_shutdown, tls.Conn.Close, poll_shutdown of a rustls stream",
-    needs: &[Need::Tls],
+    needs: &[Need::Http1, Need::Tls],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };

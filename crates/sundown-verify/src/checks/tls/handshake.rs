@@ -16,7 +16,7 @@ pub(super) const CHECK: Check = Check {
     criterion: "no request is lost, of at least 8",
     source: "RFC 9293 §3.10.4: who was let in is connected; RFC 8446 §4.1: it is the server's turn",
     advice: "Count a connection as busy from accept on, not from its first request",
-    needs: &[Need::Tls],
+    needs: &[Need::Http1, Need::Tls],
     stop: Stop::Shared,
     play: |stage| Box::pin(play(stage)),
 };
