@@ -10,7 +10,7 @@ mod version;
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -37,6 +37,9 @@ enum Language {
     Go(&'static str),
     /// A script `peers/NAME/server.mjs`.
     Node,
+    /// The same with packages: npm installs them into the target folder, and the script is copied
+    /// beside them, because Node looks for packages from the script's folder upwards.
+    Npm,
     /// A package of the same name in an environment of its own, with these arguments and then those
     /// that name the port and the application in `peers/NAME/server.py`.
     Python(&'static [&'static str]),
@@ -67,6 +70,7 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false },
     Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
     Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false },
+    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false },
     Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false },
     Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false },
 ];
@@ -108,6 +112,12 @@ impl Peer {
             Language::Rust => return None,
             Language::Go(_) => ("go", &["version"], "install Go 1.25 or newer"),
             Language::Node => ("node", &["--version"], "install Node.js 20 or newer"),
+            // npm is a script of Node: it answers only where both are.
+            Language::Npm => (
+                "npm",
+                &["--version"],
+                "install Node.js 20 or newer, with npm",
+            ),
             Language::Python(_) => (
                 "python3",
                 &["-c", "import ensurepip, venv"],
@@ -125,6 +135,9 @@ impl Peer {
     /// When the build fails; its own messages are on stderr.
     pub(crate) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
         fs::create_dir_all(workspace.target.join("peers"))?;
+        if let Language::Npm = self.language {
+            self.copy_sources(workspace)?;
+        }
         for mut step in self.build_commands(workspace) {
             let status = step
                 .status()
@@ -160,8 +173,13 @@ impl Peer {
                 words
             }
             Language::Node => vec!["node".into(), folder.join("server.mjs").into(), port.into()],
+            Language::Npm => vec![
+                "node".into(),
+                self.installation(workspace).join("server.mjs").into(),
+                port.into(),
+            ],
             Language::Python(arguments) => {
-                let mut words = vec![self.environment(workspace).join("bin").join(name).into()];
+                let mut words = vec![self.installation(workspace).join("bin").join(name).into()];
                 words.extend(arguments.iter().map(OsString::from));
                 words.push(folder.into());
                 words.extend(match name {
@@ -174,9 +192,22 @@ impl Peer {
         }
     }
 
-    /// Where a Python peer's packages are installed.
-    fn environment(&self, workspace: &Workspace) -> PathBuf {
+    /// Where the packages of a peer are installed.
+    fn installation(&self, workspace: &Workspace) -> PathBuf {
         workspace.target.join("peers").join(self.name)
+    }
+
+    /// Copies the files of the peer's folder to where its packages are installed.
+    fn copy_sources(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let installation = self.installation(workspace);
+        fs::create_dir_all(&installation)?;
+        let folder = workspace.root.join("peers").join(self.name);
+        for file in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let file = file?;
+            fs::copy(file.path(), installation.join(file.file_name()))
+                .with_context(|| file.path().display().to_string())?;
+        }
+        Ok(())
     }
 
     fn build_commands(&self, workspace: &Workspace) -> Vec<Command> {
@@ -200,8 +231,17 @@ impl Peer {
                 vec![go]
             }
             Language::Node => Vec::new(),
+            Language::Npm => {
+                let mut npm = Command::new("npm");
+                npm.args(["ci", "--no-audit", "--no-fund", "--prefer-offline"])
+                    .args(["--loglevel", "error"]);
+                // What it did is no answer: that of a chore has stdout for itself.
+                npm.stdout(Stdio::null())
+                    .current_dir(self.installation(workspace));
+                vec![npm]
+            }
             Language::Python(_) => {
-                let environment = self.environment(workspace);
+                let environment = self.installation(workspace);
                 let mut venv = Command::new("python3");
                 venv.args(["-m", "venv"]).arg(&environment);
                 let mut pip = Command::new(environment.join("bin/pip"));
@@ -223,7 +263,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, uvicorn, gunicorn"#
         );
     }
 
