@@ -9,6 +9,7 @@ mod version;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -25,6 +26,17 @@ pub(crate) struct Peer {
     pub(crate) stop: Stop,
     /// Whether it speaks HTTP/2 without TLS as its documentation sets it up.
     pub(crate) http2: bool,
+    /// Where it tells its state, if it does.
+    pub(crate) probes: Option<Probes>,
+}
+
+/// The paths that a supervisor asks.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    /// Whether it wants more work.
+    pub(crate) ready: &'static str,
+    /// Whether it is alive.
+    pub(crate) live: &'static str,
 }
 
 /// What builds and starts a peer.
@@ -40,6 +52,8 @@ enum Language {
     /// The same with packages: npm installs them into the target folder, and the script is copied
     /// beside them, because Node looks for packages from the script's folder upwards.
     Npm,
+    /// A Maven project, which makes one jar.
+    Maven,
     /// A package of the same name in an environment of its own, with these arguments and then those
     /// that name the port and the application in `peers/NAME/server.py`.
     Python(&'static [&'static str]),
@@ -52,6 +66,8 @@ pub(crate) enum Stop {
     Graceful,
     /// It finishes what is in flight and then lets the signal end it.
     GracefulBySignal,
+    /// It finishes what is in flight and exits with 128 and the signal's number, as a JVM does.
+    GracefulByCode,
     /// It has no handler, so that the kernel ends it.
     ByKernel,
 }
@@ -59,21 +75,28 @@ pub(crate) enum Stop {
 /// Every peer.
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true },
-    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false },
-    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false },
-    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false },
-    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false },
-    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false },
-    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false },
-    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false },
-    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
-    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false },
-    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false },
-    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false },
-    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false },
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, probes: None },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, probes: None },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, probes: Some(ACTUATOR) },
+    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, probes: None },
+    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, probes: None },
 ];
+
+/// The probes of Spring Boot's actuator.
+const ACTUATOR: Probes = Probes {
+    ready: "/actuator/health/readiness",
+    live: "/actuator/health/liveness",
+};
 
 /// Builds the peer called `name` if that is needed, and returns the command that serves on `port`.
 ///
@@ -108,25 +131,33 @@ pub(crate) fn find(name: &str) -> anyhow::Result<&'static Peer> {
 impl Peer {
     /// Says what to install when this machine cannot build or run the peer.
     pub(crate) fn missing_toolchain(&self) -> Option<String> {
-        let (program, arguments, install): (_, &[_], _) = match self.language {
+        let (programs, arguments, install): (&[_], &[_], _) = match self.language {
             Language::Rust => return None,
-            Language::Go(_) => ("go", &["version"], "install Go 1.25 or newer"),
-            Language::Node => ("node", &["--version"], "install Node.js 20 or newer"),
-            // npm is a script of Node: it answers only where both are.
+            Language::Go(_) => (&["go"], &["version"], "install Go 1.25 or newer"),
+            Language::Node => (&["node"], &["--version"], "install Node.js 20 or newer"),
             Language::Npm => (
-                "npm",
+                &["node", "npm"],
                 &["--version"],
                 "install Node.js 20 or newer, with npm",
             ),
+            // Maven runs on a Java that cannot compile.
+            Language::Maven => (
+                &["javac", "mvn"],
+                &["--version"],
+                "install a JDK 17 or newer, and Maven",
+            ),
             Language::Python(_) => (
-                "python3",
+                &["python3"],
                 &["-c", "import ensurepip, venv"],
                 "install Python 3.10 or newer, with venv",
             ),
         };
-        let answer = Command::new(program).args(arguments).output();
-        let answers = answer.is_ok_and(|output| output.status.success());
-        (!answers).then(|| format!("peer {} needs `{program}`: {install}", self.name))
+        let is_missing = |program: &&&str| {
+            let answer = Command::new(program).args(arguments).output();
+            !answer.is_ok_and(|output| output.status.success())
+        };
+        let missing = programs.iter().find(is_missing)?;
+        Some(format!("peer {} needs `{missing}`: {install}", self.name))
     }
 
     /// Builds the peer as its users would: optimised, into the target folder.
@@ -178,6 +209,15 @@ impl Peer {
                 self.installation(workspace).join("server.mjs").into(),
                 port.into(),
             ],
+            Language::Maven => vec![
+                "java".into(),
+                "-jar".into(),
+                self.installation(workspace)
+                    .join(name)
+                    .with_extension("jar")
+                    .into(),
+                format!("--server.port={port}").into(),
+            ],
             Language::Python(arguments) => {
                 let mut words = vec![self.installation(workspace).join("bin").join(name).into()];
                 words.extend(arguments.iter().map(OsString::from));
@@ -192,7 +232,7 @@ impl Peer {
         }
     }
 
-    /// Where the packages of a peer are installed.
+    /// Where a peer is built or its packages are installed.
     fn installation(&self, workspace: &Workspace) -> PathBuf {
         workspace.target.join("peers").join(self.name)
     }
@@ -240,6 +280,15 @@ impl Peer {
                     .current_dir(self.installation(workspace));
                 vec![npm]
             }
+            Language::Maven => {
+                let mut mvn = Command::new("mvn");
+                mvn.args(["--quiet", "--batch-mode", "package"]);
+                let mut target = OsString::from("-Dpeer.target=");
+                target.push(self.installation(workspace));
+                // It tells errors on stdout, which a chore has for its own answer.
+                mvn.arg(target).stdout(io::stderr()).current_dir(folder);
+                vec![mvn]
+            }
             Language::Python(_) => {
                 let environment = self.installation(workspace);
                 let mut venv = Command::new("python3");
@@ -263,7 +312,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn"#
         );
     }
 

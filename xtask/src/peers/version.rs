@@ -62,6 +62,13 @@ impl Peer {
                 let node = said(Command::new("node").arg("--version"))?;
                 Ok(format!("{}, Node.js {node}", installed(&lock, name)?))
             }
+            Language::Maven => {
+                let project = read(&format!("peers/{name}/pom.xml"))?;
+                let version = parent(&project).context("pom.xml has no parent of a version")?;
+                let java = said(Command::new("java").arg("--version"))?;
+                let java = java.split(' ').nth(1).unwrap_or(&java);
+                Ok(format!("{version}, Java {java}"))
+            }
             Language::Python(_) => {
                 let requirements = read(&format!("peers/{name}/requirements.txt"))?;
                 let version = requirements.trim().rsplit("==").next().unwrap_or_default();
@@ -90,6 +97,13 @@ fn installed(lock: &str, name: &str) -> anyhow::Result<String> {
     version.with_context(|| format!("package-lock.json has no package {name}"))
 }
 
+/// The version of a Maven project's parent.
+fn parent(project: &str) -> Option<&str> {
+    let (_, parent) = project.split_once("<parent>")?;
+    let (_, version) = parent.split_once("<version>")?;
+    Some(version.split_once("</version>")?.0)
+}
+
 /// The version of the framework that a Go module requires first.
 fn required(module: &str) -> Option<String> {
     let words = module
@@ -115,6 +129,9 @@ mod tests {
         let lock = r#"{"packages":{"":{},"node_modules/express":{"version":"5.3.0"}}}"#;
         assert_eq!(installed(lock, "express").unwrap(), "5.3.0");
         assert!(installed(lock, "koa").is_err());
+        let project = "<project><parent><version>3.5.16</version></parent></project>";
+        assert_eq!(parent(project), Some("3.5.16"));
+        assert_eq!(parent("<project><version>1</version></project>"), None);
         assert_eq!(
             required("module peer\n\nrequire github.com/gin-gonic/gin v1.12.0\n").as_deref(),
             Some("v1.12.0")
