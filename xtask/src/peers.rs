@@ -9,8 +9,9 @@ mod version;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -25,6 +26,17 @@ pub(crate) struct Peer {
     pub(crate) stop: Stop,
     /// Whether it speaks HTTP/2 without TLS as its documentation sets it up.
     pub(crate) http2: bool,
+    /// Where it tells its state, if it does.
+    pub(crate) probes: Option<Probes>,
+}
+
+/// The paths that a supervisor asks.
+#[derive(Debug)]
+pub(crate) struct Probes {
+    /// Whether it wants more work.
+    pub(crate) ready: &'static str,
+    /// Whether it is alive.
+    pub(crate) live: &'static str,
 }
 
 /// What builds and starts a peer.
@@ -37,6 +49,11 @@ enum Language {
     Go(&'static str),
     /// A script `peers/NAME/server.mjs`.
     Node,
+    /// The same with packages: npm installs them into the target folder, and the script is copied
+    /// beside them, because Node looks for packages from the script's folder upwards.
+    Npm,
+    /// A Maven project, which makes one jar.
+    Maven,
     /// A package of the same name in an environment of its own, with these arguments and then those
     /// that name the port and the application in `peers/NAME/server.py`.
     Python(&'static [&'static str]),
@@ -49,6 +66,8 @@ pub(crate) enum Stop {
     Graceful,
     /// It finishes what is in flight and then lets the signal end it.
     GracefulBySignal,
+    /// It finishes what is in flight and exits with 128 and the signal's number, as a JVM does.
+    GracefulByCode,
     /// It has no handler, so that the kernel ends it.
     ByKernel,
 }
@@ -56,20 +75,28 @@ pub(crate) enum Stop {
 /// Every peer.
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true },
-    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false },
-    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false },
-    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false },
-    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false },
-    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false },
-    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false },
-    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false },
-    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false },
-    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false },
-    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false },
-    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false },
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, probes: None },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, probes: None },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, probes: None },
+    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, probes: None },
+    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, probes: Some(ACTUATOR) },
+    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, probes: None },
+    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, probes: None },
 ];
+
+/// The probes of Spring Boot's actuator.
+const ACTUATOR: Probes = Probes {
+    ready: "/actuator/health/readiness",
+    live: "/actuator/health/liveness",
+};
 
 /// Builds the peer called `name` if that is needed, and returns the command that serves on `port`.
 ///
@@ -104,19 +131,33 @@ pub(crate) fn find(name: &str) -> anyhow::Result<&'static Peer> {
 impl Peer {
     /// Says what to install when this machine cannot build or run the peer.
     pub(crate) fn missing_toolchain(&self) -> Option<String> {
-        let (program, arguments, install): (_, &[_], _) = match self.language {
+        let (programs, arguments, install): (&[_], &[_], _) = match self.language {
             Language::Rust => return None,
-            Language::Go(_) => ("go", &["version"], "install Go 1.25 or newer"),
-            Language::Node => ("node", &["--version"], "install Node.js 20 or newer"),
+            Language::Go(_) => (&["go"], &["version"], "install Go 1.25 or newer"),
+            Language::Node => (&["node"], &["--version"], "install Node.js 20 or newer"),
+            Language::Npm => (
+                &["node", "npm"],
+                &["--version"],
+                "install Node.js 20 or newer, with npm",
+            ),
+            // Maven runs on a Java that cannot compile.
+            Language::Maven => (
+                &["javac", "mvn"],
+                &["--version"],
+                "install a JDK 17 or newer, and Maven",
+            ),
             Language::Python(_) => (
-                "python3",
+                &["python3"],
                 &["-c", "import ensurepip, venv"],
                 "install Python 3.10 or newer, with venv",
             ),
         };
-        let answer = Command::new(program).args(arguments).output();
-        let answers = answer.is_ok_and(|output| output.status.success());
-        (!answers).then(|| format!("peer {} needs `{program}`: {install}", self.name))
+        let is_missing = |program: &&&str| {
+            let answer = Command::new(program).args(arguments).output();
+            !answer.is_ok_and(|output| output.status.success())
+        };
+        let missing = programs.iter().find(is_missing)?;
+        Some(format!("peer {} needs `{missing}`: {install}", self.name))
     }
 
     /// Builds the peer as its users would: optimised, into the target folder.
@@ -125,6 +166,9 @@ impl Peer {
     /// When the build fails; its own messages are on stderr.
     pub(crate) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
         fs::create_dir_all(workspace.target.join("peers"))?;
+        if let Language::Npm = self.language {
+            self.copy_sources(workspace)?;
+        }
         for mut step in self.build_commands(workspace) {
             let status = step
                 .status()
@@ -160,8 +204,22 @@ impl Peer {
                 words
             }
             Language::Node => vec!["node".into(), folder.join("server.mjs").into(), port.into()],
+            Language::Npm => vec![
+                "node".into(),
+                self.installation(workspace).join("server.mjs").into(),
+                port.into(),
+            ],
+            Language::Maven => vec![
+                "java".into(),
+                "-jar".into(),
+                self.installation(workspace)
+                    .join(name)
+                    .with_extension("jar")
+                    .into(),
+                format!("--server.port={port}").into(),
+            ],
             Language::Python(arguments) => {
-                let mut words = vec![self.environment(workspace).join("bin").join(name).into()];
+                let mut words = vec![self.installation(workspace).join("bin").join(name).into()];
                 words.extend(arguments.iter().map(OsString::from));
                 words.push(folder.into());
                 words.extend(match name {
@@ -174,9 +232,22 @@ impl Peer {
         }
     }
 
-    /// Where a Python peer's packages are installed.
-    fn environment(&self, workspace: &Workspace) -> PathBuf {
+    /// Where a peer is built or its packages are installed.
+    fn installation(&self, workspace: &Workspace) -> PathBuf {
         workspace.target.join("peers").join(self.name)
+    }
+
+    /// Copies the files of the peer's folder to where its packages are installed.
+    fn copy_sources(&self, workspace: &Workspace) -> anyhow::Result<()> {
+        let installation = self.installation(workspace);
+        fs::create_dir_all(&installation)?;
+        let folder = workspace.root.join("peers").join(self.name);
+        for file in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let file = file?;
+            fs::copy(file.path(), installation.join(file.file_name()))
+                .with_context(|| file.path().display().to_string())?;
+        }
+        Ok(())
     }
 
     fn build_commands(&self, workspace: &Workspace) -> Vec<Command> {
@@ -200,8 +271,26 @@ impl Peer {
                 vec![go]
             }
             Language::Node => Vec::new(),
+            Language::Npm => {
+                let mut npm = Command::new("npm");
+                npm.args(["ci", "--no-audit", "--no-fund", "--prefer-offline"])
+                    .args(["--loglevel", "error"]);
+                // What it did is no answer: that of a chore has stdout for itself.
+                npm.stdout(Stdio::null())
+                    .current_dir(self.installation(workspace));
+                vec![npm]
+            }
+            Language::Maven => {
+                let mut mvn = Command::new("mvn");
+                mvn.args(["--quiet", "--batch-mode", "package"]);
+                let mut target = OsString::from("-Dpeer.target=");
+                target.push(self.installation(workspace));
+                // It tells errors on stdout, which a chore has for its own answer.
+                mvn.arg(target).stdout(io::stderr()).current_dir(folder);
+                vec![mvn]
+            }
             Language::Python(_) => {
-                let environment = self.environment(workspace);
+                let environment = self.installation(workspace);
                 let mut venv = Command::new("python3");
                 venv.args(["-m", "venv"]).arg(&environment);
                 let mut pip = Command::new(environment.join("bin/pip"));
@@ -223,7 +312,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn"#
         );
     }
 

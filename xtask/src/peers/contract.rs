@@ -12,14 +12,14 @@ use serde::Serialize;
 
 use super::http::{Connection, Response};
 use super::process::Process;
-use super::{PEERS, Peer, Stop};
+use super::{PEERS, Peer, Probes, Stop};
 use crate::Verdict;
 use crate::workspace::Workspace;
 
 const MIB: usize = 1 << 20;
 
-/// How long a peer may take to listen, and to be gone after SIGTERM.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a peer may take to listen, and to be gone after SIGTERM: as long as a JVM on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Build the peers this machine can build and check that each keeps the contract
 #[derive(clap::Args, Default)]
@@ -116,6 +116,12 @@ fn keeps_contract(workspace: &Workspace, peer: &Peer) -> anyhow::Result<(ExitSta
         Process::start(&mut peer.command(workspace, port)).context("could not start")?;
     let mut connection = connect(&mut process, port)?;
     answers(&mut connection)?;
+    if let Some(Probes { ready, live }) = peer.probes {
+        for path in [ready, live] {
+            let answer = connection.get(path).with_context(|| path.to_owned())?;
+            ensure!(answer.status == 200, "{path}: status {}", answer.status);
+        }
+    }
     stops(peer, &mut process, connection)
 }
 
@@ -176,6 +182,7 @@ fn stops(
     let took = asked.elapsed();
     let as_said = match peer.stop {
         Stop::Graceful => status.success(),
+        Stop::GracefulByCode => status.code() == Some(128 + libc::SIGTERM),
         Stop::GracefulBySignal | Stop::ByKernel => status.signal() == Some(libc::SIGTERM),
     };
     ensure!(as_said, "SIGTERM: ended with {status}");

@@ -1,5 +1,6 @@
 //! Which version of what a peer is, read where its build reads it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::process::Command;
 
@@ -19,6 +20,18 @@ struct Lock {
 struct Package {
     name: String,
     version: String,
+}
+
+/// The part of npm's `package-lock.json` that is read: packages by the folder they are installed in.
+#[derive(Deserialize)]
+struct PackageLock {
+    packages: HashMap<String, Installed>,
+}
+
+#[derive(Deserialize)]
+struct Installed {
+    /// The root, which is the peer itself, has none.
+    version: Option<String>,
 }
 
 impl Peer {
@@ -44,6 +57,18 @@ impl Peer {
                 })
             }
             Language::Node => said(Command::new("node").arg("--version")),
+            Language::Npm => {
+                let lock = read(&format!("peers/{name}/package-lock.json"))?;
+                let node = said(Command::new("node").arg("--version"))?;
+                Ok(format!("{}, Node.js {node}", installed(&lock, name)?))
+            }
+            Language::Maven => {
+                let project = read(&format!("peers/{name}/pom.xml"))?;
+                let version = parent(&project).context("pom.xml has no parent of a version")?;
+                let java = said(Command::new("java").arg("--version"))?;
+                let java = java.split(' ').nth(1).unwrap_or(&java);
+                Ok(format!("{version}, Java {java}"))
+            }
             Language::Python(_) => {
                 let requirements = read(&format!("peers/{name}/requirements.txt"))?;
                 let version = requirements.trim().rsplit("==").next().unwrap_or_default();
@@ -62,6 +87,21 @@ fn locked(lock: &str, name: &str) -> anyhow::Result<String> {
         .find(|package| package.name == name);
     let package = package.with_context(|| format!("Cargo.lock has no package {name}"))?;
     Ok(package.version)
+}
+
+/// The version of a package that npm installs by its lock file.
+fn installed(lock: &str, name: &str) -> anyhow::Result<String> {
+    let lock: PackageLock = serde_json::from_str(lock).context("package-lock.json")?;
+    let installed = lock.packages.get(&format!("node_modules/{name}"));
+    let version = installed.and_then(|package| package.version.clone());
+    version.with_context(|| format!("package-lock.json has no package {name}"))
+}
+
+/// The version of a Maven project's parent.
+fn parent(project: &str) -> Option<&str> {
+    let (_, parent) = project.split_once("<parent>")?;
+    let (_, version) = parent.split_once("<version>")?;
+    Some(version.split_once("</version>")?.0)
 }
 
 /// The version of the framework that a Go module requires first.
@@ -86,6 +126,12 @@ mod tests {
         let lock = "[[package]]\nname = \"axum\"\nversion = \"0.8.9\"\n";
         assert_eq!(locked(lock, "axum").unwrap(), "0.8.9");
         assert!(locked(lock, "warp").is_err());
+        let lock = r#"{"packages":{"":{},"node_modules/express":{"version":"5.3.0"}}}"#;
+        assert_eq!(installed(lock, "express").unwrap(), "5.3.0");
+        assert!(installed(lock, "koa").is_err());
+        let project = "<project><parent><version>3.5.16</version></parent></project>";
+        assert_eq!(parent(project), Some("3.5.16"));
+        assert_eq!(parent("<project><version>1</version></project>"), None);
         assert_eq!(
             required("module peer\n\nrequire github.com/gin-gonic/gin v1.12.0\n").as_deref(),
             Some("v1.12.0")

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use sundown_verify::process::SignalTo;
+use sundown_verify::service::{ID, Ledger};
 use sundown_verify::{Offers, Service, Target};
 
 use crate::peers::{PEERS, Peer};
@@ -81,6 +82,8 @@ impl Subject {
             endless: Some("/slow?ms=600000".to_owned()),
             stream: Some("/events".to_owned()),
             sse: Some("/events".to_owned()),
+            ready: peer.probes.as_ref().map(|probes| probes.ready.to_owned()),
+            live: peer.probes.as_ref().map(|probes| probes.live.to_owned()),
             http2: peer.http2,
             ..Offers::default()
         };
@@ -120,11 +123,21 @@ impl Subject {
         let mut command = vec![shop.into(), "orders".into()];
         command.extend(["--listen".into(), format!("127.0.0.1:{PORT}").into()]);
         command.extend(["--database".into(), database.into()]);
+        // Orders alone are judged: what inventory would be told waits in the outbox, since nobody
+        // listens on this port.
+        command.extend(["--inventory".into(), "http://127.0.0.1:1".into()]);
+        let ledger = Ledger {
+            post: "/orders".to_owned(),
+            body: format!(r#"{{"id":"{ID}","item":"tea","quantity":1}}"#),
+            read: Some(format!("/orders/{ID}")),
+            invariant: None,
+        };
         let offers = Offers {
             fast: "/fast".to_owned(),
             slow: Some("/report?ms=300".to_owned()),
             upload: Some("/images".to_owned()),
             endless: Some("/report?ms=600000".to_owned()),
+            ledger: Some(ledger),
             http2: true,
             ..Offers::default()
         };
