@@ -160,6 +160,23 @@ fn the_json_is_what_the_schema_says() {
 }
 
 #[test]
+fn a_server_is_judged_over_tls_and_one_that_does_not_speak_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("entries");
+    let tls = ["--only", "tls,http1/2", "--tls"];
+    let output = verify_planted(&tls, &["unnotified", store.to_str().unwrap(), "tls"]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    assert!(text.contains("8 of 8 were not announced"), "{text}");
+    assert!(text.contains("2 pass, 1 FAIL"), "{text}");
+
+    let output = verify_planted(&tls, &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("what it answers is not TLS"), "{said}");
+}
+
+#[test]
 fn junit_tells_failures_that_weigh() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("junit.xml");
     let path = file.to_str().unwrap();
