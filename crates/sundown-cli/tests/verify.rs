@@ -302,6 +302,56 @@ fn a_shell_between_us_and_the_service_is_named_and_the_group_gets_past_it() {
     assert_eq!(group.status.code(), Some(0), "{}", stdout(&group));
 }
 
+/// Finds what stands between two texts.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let found = text
+        .split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after));
+    found
+        .unwrap_or_else(|| panic!("{before:?} … {after:?} in {text}"))
+        .0
+}
+
+fn is_gone(pid: &str) -> bool {
+    pid.parse::<u32>().unwrap() > 1 && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_command_that_becomes_a_daemon_gets_one_clear_line_and_leaves_nothing_behind() {
+    let planted = bin_path("examples/planted");
+    let planted = planted.to_str().unwrap();
+    // A session of its own, and a parent that is gone at once: no group tells of it.
+    let output = verify(&[
+        "--fast", "/fast", "--", "setsid", "--fork", planted, "{port}",
+    ]);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    let start = "error: the command ended with exit code 0 and left process ";
+    assert!(told.starts_with(start), "{told}");
+    assert!(is_gone(between(&told, start, " (")), "{told}");
+    let port = between(&told, "planted ", ")").parse().unwrap();
+    let free = std::net::TcpListener::bind(("127.0.0.1", port));
+    assert!(free.is_ok(), "the port is leaked: {free:?}");
+}
+
+#[test]
+fn an_orphan_that_has_left_the_session_is_told_by_name_and_ended() {
+    let planted = bin_path("examples/planted");
+    let script = format!("setsid {} {{port}} & wait", planted.display());
+    let run = ["--fast", "/fast", "--only", "proc/1,proc/2"];
+    let output = verify(&[&run[..], &["--", "sh", "-c", &script]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(text.contains("1 process was left"), "{text}");
+    assert!(
+        is_gone(between(&text, "            process ", " (")),
+        "{text}"
+    );
+    assert!(text.contains(&format!("({} ", planted.display())), "{text}");
+    assert!(text.contains("somebody listens still"), "{text}");
+}
+
 /// Plays the ledger's check on the server with this fault; a shell command compares what was
 /// acknowledged with what is stored.
 fn verify_ledger(fault: &str) -> Output {

@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use crate::check::{Check, Finding, Stop};
-use crate::process::{Ended, ProcessError, SignalTo};
+use crate::process::{Descendant, Ended, ProcessError, SignalTo};
 use crate::service::{Service, StartError};
 use crate::subject::Subject;
 use crate::timeline::{Recorder, Timeline};
@@ -62,8 +62,8 @@ pub struct Moments {
     pub killed: bool,
     /// Whether it outstayed its grace and was left alone, because it is not ours to kill.
     pub stayed: bool,
-    /// Processes of its group that were there after its end.
-    pub orphans: Vec<u32>,
+    /// Processes that it had started, directly or not, and that were there after its end.
+    pub orphans: Vec<Descendant>,
     /// Whether somebody listened after its end.
     pub leaked: bool,
 }
