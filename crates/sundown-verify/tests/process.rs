@@ -305,7 +305,9 @@ async fn a_process_that_is_kept_whole_is_like_any_other() {
     let exit = process.wait_exit(LIMIT).await.unwrap();
     assert_eq!(exit.ended, Ended::Code(0));
     let signals = |told: &str| -> Vec<String> {
-        let lines = told.lines().filter(|line| line.starts_with("Sig"));
+        let sets = ["SigBlk:", "SigIgn:", "SigCgt:"];
+        let lines = told.lines();
+        let lines = lines.filter(|line| sets.iter().any(|set| line.starts_with(set)));
         lines.map(str::to_owned).collect()
     };
     let bare = signals(&output_of(part("signals")).await);
