@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
 use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Told};
-use sundown_verify::{Check, Level, Suite, Target, Verdict as Found, checks};
+use sundown_verify::{Check, Level, Suite, Target, Verdict as Found, checks, private_net};
 
 use self::compare::Environment;
 use self::interrupts::Interrupts;
@@ -262,6 +262,16 @@ pub(crate) struct Arguments {
     /// How long its start may take [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_START")]
     start: Option<Duration>,
+    /// Start the service in a network namespace of its own, and tell what the kernel counted from the
+    /// signal on: resets, dropped handshakes. There is the loopback interface only: no other host, such
+    /// as a database, is reached, and limits such as somaxconn are the kernel's defaults. Our clients are
+    /// in there, too, and are counted with the service
+    #[arg(
+        long,
+        help_heading = "How the service is seen",
+        env = "SUNDOWN_VERIFY_PRIVATE_NET"
+    )]
+    private_net: bool,
     /// Read what the service may be asked, and how it stops, from this file: each flag's name is a key
     /// [default: sundown.verify.toml, if it is there]
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_CONFIG")]
@@ -330,6 +340,7 @@ Examples:
   sundown verify -- ./server --port {port}
   sundown verify --slow '/slow?ms=500' --grace 25s -- node server.js
   sundown verify --only listener,http1/2 --runs 10 -- ./server {port}
+  sundown verify --private-net -- ./server {port}
   sundown verify --compare 'npm=npm start' -- node server.js
   sundown verify --pid \"$(pgrep -o nginx)\" --signal QUIT
   sundown verify --unit web.service --slow /report --grace 90s
@@ -354,6 +365,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let choice = target::choose(arguments, &file)?;
     let tls = choice.speaks_tls();
     let chosen = chosen(&arguments.only)?;
+    let in_private_net = settings::private_net(arguments, &file);
+    if in_private_net {
+        // Before there is a second thread.
+        private_net::enter().map_err(|refused| anyhow!(words::no_private_net(refused)))?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -361,7 +377,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let suite = |target: Target| -> anyhow::Result<Suite> {
         let mut service = settings::service(arguments, file.clone(), target)?;
         service.offers.tls |= tls;
-        Ok(Suite::new(service, chosen.clone(), arguments.runs.into()))
+        let suite = Suite::new(service, chosen.clone(), arguments.runs.into());
+        Ok(match in_private_net {
+            true => suite.in_private_net(),
+            false => suite,
+        })
     };
     if arguments.compare.is_empty() {
         let target = runtime.block_on(choice.attach(arguments.signal_to.into()))?;

@@ -150,7 +150,8 @@ fn the_json_is_what_the_schema_says() {
         .map(|fault| fault.to_string())
         .collect();
     assert!(faults.is_empty(), "{faults:?}");
-    assert!(!document["stops"].as_array().unwrap().is_empty());
+    let stops = document["stops"].as_array().unwrap();
+    assert!(stops[0]["kernel"].is_null(), "others are counted with it");
     let mut other = document;
     other["checks"][0]["verdict"] = "good".into();
     assert!(
@@ -317,6 +318,163 @@ fn a_shell_between_us_and_the_service_is_named_and_the_group_gets_past_it() {
     assert_eq!(leader.status.code(), Some(1), "{}", stdout(&leader));
     let group = run(&["--signal-to", "group"]);
     assert_eq!(group.status.code(), Some(0), "{}", stdout(&group));
+}
+
+/// Finds what stands between two texts.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let found = text
+        .split_once(before)
+        .and_then(|(_, rest)| rest.split_once(after));
+    found
+        .unwrap_or_else(|| panic!("{before:?} … {after:?} in {text}"))
+        .0
+}
+
+fn is_gone(pid: &str) -> bool {
+    pid.parse::<u32>().unwrap() > 1 && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[test]
+fn a_command_that_becomes_a_daemon_gets_one_clear_line_and_leaves_nothing_behind() {
+    let planted = bin_path("examples/planted");
+    let planted = planted.to_str().unwrap();
+    // A session of its own, and a parent that is gone at once: no group tells of it.
+    let output = verify(&[
+        "--fast", "/fast", "--", "setsid", "--fork", planted, "{port}",
+    ]);
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(told.trim_end().lines().count(), 1, "{told}");
+    let start = "error: the command ended with exit code 0 and left process ";
+    assert!(told.starts_with(start), "{told}");
+    assert!(is_gone(between(&told, start, " (")), "{told}");
+    let port = between(&told, "planted ", ")").parse().unwrap();
+    let free = std::net::TcpListener::bind(("127.0.0.1", port));
+    assert!(free.is_ok(), "the port is leaked: {free:?}");
+}
+
+#[test]
+fn an_orphan_that_has_left_the_session_is_told_by_name_and_ended() {
+    let planted = bin_path("examples/planted");
+    let script = format!("setsid {} {{port}} & wait", planted.display());
+    let run = ["--fast", "/fast", "--only", "proc/1,proc/2"];
+    let output = verify(&[&run[..], &["--", "sh", "-c", &script]].concat());
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}{}", stderr(&output));
+    assert!(text.contains("1 process was left"), "{text}");
+    assert!(
+        is_gone(between(&text, "            process ", " (")),
+        "{text}"
+    );
+    assert!(text.contains(&format!("({} ", planted.display())), "{text}");
+    assert!(text.contains("somebody listens still"), "{text}");
+}
+
+/// Starts `sundown verify --private-net` on the server with a fault, by a program that starts another.
+fn verify_in_private_net(by: &[&str], options: &[&str], fault: &str) -> Output {
+    let planted = bin_path("examples/planted");
+    let sundown = cargo_bin!("sundown");
+    let words = [by, &[sundown.to_str().unwrap(), "verify", "--private-net"]].concat();
+    Command::new(words[0])
+        .args(&words[1..])
+        .args(options)
+        .args([
+            "--fast",
+            "/fast",
+            "--",
+            planted.to_str().unwrap(),
+            "{port}",
+            fault,
+        ])
+        .output()
+        .unwrap()
+}
+
+/// Tells whether this command succeeds; says so if it does not.
+fn permits(words: &[&str]) -> bool {
+    let output = Command::new(words[0]).args(&words[1..]).output();
+    let permitted = output.as_ref().is_ok_and(|output| output.status.success());
+    if !permitted {
+        eprintln!("skipped: `{}` is refused here: {output:?}", words.join(" "));
+    }
+    permitted
+}
+
+/// By this another user is somebody who may make a network namespace in a user namespace only.
+const UNPRIVILEGED: [&str; 3] = ["unshare", "--user", "--map-user=1000"];
+
+#[test]
+fn in_a_network_of_its_own_the_kernel_counts_what_a_service_resets() {
+    let schema: Value = serde_json::from_str(include_str!("../schema/verify.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    for by in [&["env"][..], &UNPRIVILEGED] {
+        // As anybody: it must not be needed to be root.
+        if !permits(&[by, &["unshare", "--user", "--net", "true"]].concat()) {
+            continue;
+        }
+        // A server that does not accept after the signal, and listens still.
+        let options = ["--only", "listener/1", "--json", "-"];
+        let output = verify_in_private_net(by, &options, "zombie");
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{by:?}: {told}");
+        let document: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert!(schema.is_valid(&document), "{document}");
+        let counted = &document["stops"][0]["kernel"];
+        let count = |name: &str| counted[name].as_u64().unwrap();
+        // A connect that is refused is a reset, too.
+        let resets = count("OutRsts") - count("AttemptFails");
+        assert!(resets > 0 && count("EstabResets") >= resets, "{counted}");
+        assert_eq!(count("ListenOverflows"), 0, "the queue was never full");
+    }
+}
+
+#[test]
+fn what_the_kernel_counted_stands_below_the_axis() {
+    if !permits(&["unshare", "--user", "--net", "true"]) {
+        return;
+    }
+    let output = verify_in_private_net(&["env"], &["--only", "signal/1,listener/1"], "none");
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", stderr(&output));
+    let mut lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with("signal 0 ms"));
+    let counted = lines.nth(1).unwrap();
+    assert!(
+        counted.starts_with("kernel counted, of both ends: "),
+        "{text}"
+    );
+    assert!(counted.contains("ListenDrops"), "{text}");
+}
+
+#[test]
+fn a_network_of_its_own_that_is_not_to_be_had_is_one_line() {
+    let attached = [
+        "--private-net",
+        "--url",
+        "http://127.0.0.1:1",
+        "--stop",
+        "true",
+    ];
+    let output = verify(&attached);
+    assert_eq!(output.status.code(), Some(2));
+    let expected = "error: --private-net needs a command to start in it: what --url names has a network already\n";
+    assert_eq!(stderr(&output), expected);
+
+    let limit = "echo 0 > /proc/sys/user/max_net_namespaces && exec \"$0\" \"$@\"";
+    let by = ["unshare", "--user", "--map-root-user", "sh", "-c", limit];
+    if !permits(&[&by[..], &["true"]].concat()) {
+        return;
+    }
+    let output = verify_in_private_net(&by, &[], "none");
+    let told = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.starts_with("error: --private-net: this system refuses"),
+        "{told}"
+    );
+    assert!(told.contains("run it as root"), "{told}");
 }
 
 /// Plays the ledger's check on the server with this fault; a shell command compares what was

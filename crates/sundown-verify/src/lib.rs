@@ -24,7 +24,10 @@ pub mod held;
 pub mod load;
 pub mod timeline;
 
+pub mod counters;
 mod listeners;
+pub mod private_net;
+
 mod pidfd;
 pub mod process;
 

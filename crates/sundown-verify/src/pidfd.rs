@@ -26,6 +26,14 @@ impl Pidfd {
             // SAFETY: the descriptor is new, and nobody else knows of it.
             fd => unsafe { OwnedFd::from_raw_fd(fd as i32) },
         };
+        Self::watch(fd)
+    }
+
+    /// Takes over a descriptor of a process.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub(crate) fn watch(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as it lives.
         let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
         Ok(Self(watched))

@@ -2,9 +2,12 @@
 //!
 //! The promise: the child starts with every signal at its default and unblocked (but for those
 //! asked for), whatever our own parent did; its end is seen by a pidfd, so that no thread of it is
-//! left; and it is killed and reaped when its [`Process`] is dropped. Never signals any process
-//! but its own child, and never touches a child that is already reaped.
+//! left; and it is killed and reaped when its [`Process`] is dropped, with all that it started if it
+//! is [kept whole](Spawn::whole). Never signals any process but its own child and what that started,
+//! and never touches a child that is already reaped.
 
+mod keeper;
+mod kin;
 mod output;
 mod refuse;
 
@@ -13,6 +16,8 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,6 +28,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::listeners::{holds_one_of, listens, on_port};
 use crate::pidfd::Pidfd;
+use keeper::Keeper;
+pub use kin::Descendant;
+pub(crate) use kin::members;
 use output::Output;
 pub use refuse::Refuse;
 
@@ -50,7 +58,15 @@ pub struct Spawn {
     blocked_signals: Vec<i32>,
     refuse: Refuse,
     streams: Streams,
-    group: bool,
+    extent: Extent,
+}
+
+/// Says how much is ended together with the child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Alone,
+    Group,
+    Whole,
 }
 
 /// Says where the child's output goes.
@@ -72,7 +88,7 @@ impl Spawn {
             blocked_signals: Vec::new(),
             refuse: Refuse::Nothing,
             streams: Streams::Captured,
-            group: false,
+            extent: Extent::Alone,
         }
     }
 
@@ -111,7 +127,15 @@ impl Spawn {
     /// Gives the child a process group of its own, and kills what is left of it in the end:
     /// wrappers such as `sh -c` and `npm` have children.
     pub fn own_group(mut self) -> Self {
-        self.group = true;
+        self.extent = Extent::Group;
+        self
+    }
+
+    /// Gives the child a process group of its own and a parent that keeps track of all that it starts,
+    /// also of a daemon that has left its group and its session; all is killed in the end, even if we
+    /// are killed ourselves. The child's parent, which has no other child, is then not this process.
+    pub fn whole(mut self) -> Self {
+        self.extent = Extent::Whole;
         self
     }
 
@@ -133,17 +157,20 @@ impl Spawn {
             program: self.program.clone(),
             source,
         };
-        let mut child = self.command().spawn().map_err(spawn_error)?;
+        let (ours, keepers) = match self.extent {
+            Extent::Whole => UnixStream::pair().map(|(ours, keepers)| (Some(ours), Some(keepers))),
+            Extent::Alone | Extent::Group => Ok((None, None)),
+        }
+        .map_err(spawn_error)?;
+        let line = keepers.as_ref().map(AsRawFd::as_raw_fd);
+        let mut child = self.command(line).spawn().map_err(spawn_error)?;
+        drop(keepers);
         let stdout = Output::follow(child.stdout.take());
         let stderr = Output::follow(child.stderr.take());
         // From here on the child is killed and reaped should anything fail.
-        let child = Reaped {
-            child,
-            group: self.group,
-        };
-        let end = Pidfd::open(child.child.id()).map_err(spawn_error)?;
+        let (parent, end) = Parent::of(child, ours, self.extent).map_err(spawn_error)?;
         Ok(Process {
-            child,
+            parent,
             end,
             stdout,
             stderr,
@@ -152,13 +179,14 @@ impl Spawn {
         })
     }
 
-    fn command(&self) -> Command {
+    /// Makes the command; the descriptor is where a keeper is to report.
+    fn command(&self, line: Option<RawFd>) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null());
-        if self.group {
+        if self.extent != Extent::Alone {
             command.process_group(0);
         }
         if self.streams == Streams::Captured {
@@ -171,6 +199,9 @@ impl Spawn {
         unsafe {
             command.pre_exec(move || {
                 reset_signals(&blocked)?;
+                if let Some(line) = line {
+                    keeper::stand_between(line)?;
+                }
                 refuse::install(&filter)
             });
         }
@@ -214,7 +245,7 @@ fn reset_signals(blocked: &[i32]) -> io::Result<()> {
 /// Is a running child; killed and reaped when dropped.
 #[derive(Debug)]
 pub struct Process {
-    child: Reaped,
+    parent: Parent,
     end: Pidfd,
     stdout: Output,
     stderr: Output,
@@ -225,6 +256,42 @@ pub struct Process {
 
 /// How long the output of an ended process is waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Says who reaps a process; it is killed and reaped when this is dropped.
+#[derive(Debug)]
+enum Parent {
+    We(Reaped),
+    Keeper(Keeper),
+}
+
+impl Parent {
+    /// Takes over what was started.
+    fn of(child: Child, line: Option<UnixStream>, extent: Extent) -> io::Result<(Self, Pidfd)> {
+        let Some(line) = line else {
+            let group = extent == Extent::Group;
+            let reaped = Reaped { child, group };
+            let end = Pidfd::open(reaped.child.id())?;
+            return Ok((Self::We(reaped), end));
+        };
+        let (keeper, end) = Keeper::meet(child, line)?;
+        Ok((Self::Keeper(keeper), Pidfd::watch(end)?))
+    }
+
+    fn id(&self) -> u32 {
+        match self {
+            Self::We(reaped) => reaped.child.id(),
+            Self::Keeper(keeper) => keeper.service(),
+        }
+    }
+
+    /// Returns how the process ended; waits for that if it has not.
+    fn status(&mut self) -> io::Result<ExitStatus> {
+        match self {
+            Self::We(reaped) => reaped.child.wait(),
+            Self::Keeper(keeper) => keeper.status(),
+        }
+    }
+}
 
 /// Kills and reaps its child when dropped.
 #[derive(Debug)]
@@ -246,26 +313,6 @@ impl Drop for Reaped {
             }
         }
     }
-}
-
-/// Lists the processes of a group (proc_pid_stat(5)), but for those that have ended.
-pub(crate) fn members(group: u32) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let mut fields = stat
-            .rsplit_once(") ")
-            .map_or("", |(_, rest)| rest)
-            .split(' ');
-        let state = fields.next();
-        fields.nth(1).and_then(|field| field.parse().ok()) == Some(group) && state != Some("Z")
-    })
-    .collect()
 }
 
 /// Says who gets a signal.
@@ -349,46 +396,65 @@ pub enum ProcessError {
 }
 
 impl Process {
-    /// Returns what is left of the child's group, when it has one of its own.
+    /// Returns the child, while it runs, and what is left of its group, when it has one of its own.
     pub fn group_members(&self) -> Vec<u32> {
-        if self.child.group {
-            members(self.id())
-        } else {
-            Vec::new()
+        match &self.parent {
+            Parent::We(Reaped { group: false, .. }) => Vec::new(),
+            _ => members(self.id()),
         }
     }
 
-    /// Kills the process, and the rest of its group when it has one of its own, as supervisors do.
+    /// Returns what the child has started and is there still, directly or not, as far as it is kept
+    /// track of: its group, or all of it.
+    pub fn descendants(&self) -> Vec<Descendant> {
+        let others = self.kept().into_iter().filter(|pid| *pid != self.id());
+        others.filter_map(kin::named).collect()
+    }
+
+    fn kept(&self) -> Vec<u32> {
+        match &self.parent {
+            Parent::We(_) => self.group_members(),
+            Parent::Keeper(keeper) => keeper.kept(),
+        }
+    }
+
+    /// Kills the process, and what it has started as far as that is kept track of, as supervisors do.
     /// Tells whether the process was there.
     pub fn kill(&mut self) -> bool {
         let was_there = self.signal(libc::SIGKILL).is_ok();
-        for pid in self.group_members() {
-            // SAFETY: as when dropped.
-            unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+        match &mut self.parent {
+            Parent::Keeper(keeper) => keeper.end(),
+            Parent::We(_) => {
+                for pid in self.group_members() {
+                    // SAFETY: as when dropped.
+                    unsafe { libc::kill(pid as libc::pid_t, libc::SIGKILL) };
+                }
+            }
         }
         was_there
     }
 
     /// Returns the process's id.
     pub fn id(&self) -> u32 {
-        self.child.child.id()
+        self.parent.id()
+    }
+
+    /// Tells whether the process has ended, with all its threads.
+    pub fn has_ended(&self) -> bool {
+        self.end.has_ended()
     }
 
     /// Sends a signal.
     ///
     /// # Errors
-    /// If the process has been reaped, or the signal does not exist.
+    /// If the process has ended, or the signal does not exist.
     pub fn signal(&mut self, signal: i32) -> Result<(), ProcessError> {
         let refused = |source| ProcessError::Signal { signal, source };
-        if self.child.child.try_wait().map_err(refused)?.is_some() {
+        if self.has_ended() {
             return Err(refused(io::Error::from_raw_os_error(libc::ESRCH)));
         }
         self.since = Instant::now();
-        // SAFETY: kill(2) takes no pointers; the child is not reaped, so the PID is still its own.
-        match unsafe { libc::kill(self.id() as libc::pid_t, signal) } {
-            0 => Ok(()),
-            _ => Err(refused(io::Error::last_os_error())),
-        }
+        self.end.signal(signal).map_err(refused)
     }
 
     /// Sends a signal to whom it is for.
@@ -416,7 +482,7 @@ impl Process {
         if listens(&self.id()) {
             return None;
         }
-        let child = self.group_members().into_iter().find(listens)?;
+        let child = self.kept().into_iter().find(listens)?;
         let name = std::fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
         Some(name.trim().to_owned())
     }
@@ -510,7 +576,7 @@ impl Process {
         let ended = timeout(limit, self.end.ended()).await.map_err(too_slow)?;
         ended.map_err(ProcessError::Observe)?;
         let after = self.since.elapsed();
-        let status = self.child.child.wait().map_err(ProcessError::Observe)?;
+        let status = self.parent.status().map_err(ProcessError::Observe)?;
         // A grandchild may hold the pipes open for as long as it likes.
         let until = *self
             .words_until
@@ -534,13 +600,19 @@ impl Process {
     }
 
     fn must_run(&mut self) -> Result<(), ProcessError> {
-        match self.child.child.try_wait().map_err(ProcessError::Observe)? {
-            None => Ok(()),
-            Some(status) => Err(ProcessError::EndedEarly {
-                ended: Ended::of(status),
-                words: self.stderr(),
-            }),
+        match self.has_ended() {
+            false => Ok(()),
+            true => Err(self.ended_early()?),
         }
+    }
+
+    /// Means that it has ended while it was expected to run.
+    pub(crate) fn ended_early(&mut self) -> Result<ProcessError, ProcessError> {
+        let status = self.parent.status().map_err(ProcessError::Observe)?;
+        Ok(ProcessError::EndedEarly {
+            ended: Ended::of(status),
+            words: self.stderr(),
+        })
     }
 }
 

@@ -14,9 +14,10 @@ use crate::attach::AttachError;
 use crate::channel::Endpoint;
 use crate::http1::{Connection, Letter, Unmade};
 use crate::http2::Session;
+use crate::listeners::{holds_one_of, on_port};
 use crate::outcome::{End, Seen};
 use crate::plan::{Kind, Request, Requests};
-use crate::process::{self, Ended, Process, ProcessError, SignalTo, Spawn};
+use crate::process::{self, Descendant, Ended, Process, ProcessError, SignalTo, Spawn};
 use crate::target::Target;
 use crate::tcp::Window;
 
@@ -177,6 +178,16 @@ pub enum StartError {
     /// The process could not be started, ended early, or never listened.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// It ended, and something that it has started did not: it has become a daemon.
+    #[error(
+        "the command ended with {ended} and left {left} behind: start the service in the foreground, or start it first and give its --pid"
+    )]
+    ForkedAway {
+        /// How the command ended.
+        ended: Ended,
+        /// What it left: what listens, if anything does.
+        left: Descendant,
+    },
     /// What was to be attached to is not there.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -271,12 +282,11 @@ impl Service {
 
     async fn until_it_answers(&self, running: &mut Running) -> Result<(), StartError> {
         let deadline = Instant::now() + self.start_limit;
-        let address = running.address;
-        running
-            .process
-            .wait_listening(address, self.start_limit)
-            .await?;
-        self.first_answer(running, deadline).await
+        let answered = self.first_answer(running, deadline).await;
+        match running.process.has_ended() {
+            true => Err(ended_early(&mut running.process, running.address.port())),
+            false => answered,
+        }
     }
 
     /// Starts it on a free port, and waits for nothing.
@@ -297,10 +307,7 @@ impl Service {
         let port = address.port().to_string();
         let mut words = self.command()?.iter().map(|word| fill(word, PORT, &port));
         let program = words.next().ok_or(StartError::NoCommand)?;
-        Ok(Spawn::new(program)
-            .args(words)
-            .env("PORT", &port)
-            .own_group())
+        Ok(Spawn::new(program).args(words).env("PORT", &port).whole())
     }
 
     async fn ask(&self, address: SocketAddr) -> Result<(), &'static str> {
@@ -314,6 +321,11 @@ impl Service {
         deadline: Instant,
     ) -> Result<(), StartError> {
         loop {
+            // A process that ended says more than its silence.
+            running
+                .process
+                .wait_listening(running.address, self.start_limit)
+                .await?;
             let what = match self.ask(running.address).await {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
@@ -325,13 +337,26 @@ impl Service {
                     path: self.offers.fast.clone(),
                 });
             }
-            // A process that ended says more than its silence.
-            running
-                .process
-                .wait_listening(running.address, self.start_limit)
-                .await?;
             sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+/// Says why a process that was expected to run does not.
+pub(crate) fn ended_early(process: &mut Process, port: u16) -> StartError {
+    let inodes = on_port(port).unwrap_or_default();
+    let listens = |left: &Descendant| holds_one_of(left.pid, &inodes);
+    let left = process.descendants();
+    let left = left.iter().find(|left| listens(left)).or(left.first());
+    match process.ended_early() {
+        Ok(ProcessError::EndedEarly {
+            ended: ended @ Ended::Code(0),
+            ..
+        }) if let Some(left) = left => StartError::ForkedAway {
+            ended,
+            left: left.clone(),
+        },
+        Ok(error) | Err(error) => error.into(),
     }
 }
 

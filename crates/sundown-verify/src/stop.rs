@@ -15,7 +15,8 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use crate::channel::Endpoint;
 use crate::check::{Check, Finding, Stop};
-use crate::process::{Ended, ProcessError, SignalTo};
+use crate::counters::Counted;
+use crate::process::{Descendant, Ended, ProcessError, SignalTo};
 use crate::service::{Service, StartError};
 use crate::subject::Subject;
 use crate::timeline::{Recorder, Timeline};
@@ -63,8 +64,8 @@ pub struct Moments {
     pub killed: bool,
     /// Whether it outstayed its grace and was left alone, because it is not ours to kill.
     pub stayed: bool,
-    /// Processes of its group that were there after its end.
-    pub orphans: Vec<u32>,
+    /// Processes that it had started, directly or not, and that were there after its end.
+    pub orphans: Vec<Descendant>,
     /// Whether somebody listened after its end.
     pub leaked: bool,
 }
@@ -99,6 +100,9 @@ pub struct Played {
     pub wrapped: Option<String>,
     /// What the checks' clients did.
     pub timeline: Timeline,
+    /// What the kernel counted in the network namespace from the signal until the checks were done, where
+    /// that is a stop that they share.
+    pub counted: Option<Counted>,
 }
 
 /// What a check sees of a stop.
@@ -241,12 +245,14 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         signal_to: service.signal_to,
         limit: service.grace + SLACK,
     };
+    let mut before = None;
     if checks.iter().any(|check| check.stop != Stop::Own) {
         let _ = timeout(SET_LIMIT, all_set.recv()).await;
         conductor.comes_near(Nearness::Announced);
         sleep(NOTICE - LAST).await;
         conductor.comes_near(Nearness::Imminent);
         sleep(LAST).await;
+        before = Some(Counted::now());
         conductor.stop(service.signal).await?;
     }
     conductor.watch().await?;
@@ -254,6 +260,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
     let findings = findings(playing, checks.len()).await;
     Ok(Played {
         timeline: Timeline::of(&moments, &recorders),
+        counted: before.map(|before| Counted::now().since(&before)),
         moments,
         findings,
         wrapped,

@@ -15,8 +15,8 @@ use tokio::time::interval;
 use crate::attach::{self, AttachError, State, somebody_at, systemctl};
 use crate::listeners::listens;
 use crate::pidfd::Pidfd;
-use crate::process::{Ended, Process, ProcessError, SignalTo, Spawn};
-use crate::service::{Running, Service, StartError, answers};
+use crate::process::{Descendant, Ended, Process, ProcessError, SignalTo, Spawn};
+use crate::service::{Running, Service, StartError, answers, ended_early};
 use crate::target::{Attached, Look, Reached, Target, Unit};
 
 /// How long systemctl may take to pass an order on.
@@ -133,6 +133,11 @@ impl Subject {
             State::stopping(&unit.name, ORDER_LIMIT).await?;
             return Ok(());
         }
+        if let Kind::Child(process) = &mut self.kind
+            && process.has_ended()
+        {
+            return Err(ended_early(process, self.address.port()));
+        }
         self.signal(to, signal).await
     }
 
@@ -234,10 +239,10 @@ impl Subject {
         }
     }
 
-    /// Lists what is left of the group of our own child.
-    pub(crate) fn orphans(&self) -> Vec<u32> {
+    /// Lists what our own child has started and left.
+    pub(crate) fn orphans(&self) -> Vec<Descendant> {
         match &self.kind {
-            Kind::Child(process) => process.group_members(),
+            Kind::Child(process) => process.descendants(),
             _ => Vec::new(),
         }
     }

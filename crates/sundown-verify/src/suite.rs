@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::check::{Check, Finding, Stop, Verdict};
+use crate::counters::Counted;
 use crate::service::{Service, StartError};
 use crate::stop::{self, Moments};
 use crate::timeline::{Selection, Timeline};
@@ -22,6 +23,7 @@ pub struct Suite {
     service: Arc<Service>,
     checks: Vec<&'static Check>,
     runs: usize,
+    in_private_net: bool,
 }
 
 /// A check and what came of it, over all runs.
@@ -54,6 +56,9 @@ pub struct Times {
     pub killed: bool,
     /// How it ended, in words, as far as that is seen.
     pub exit: String,
+    /// What the kernel counted from the signal until all clients were done, where that is known to be of
+    /// this service.
+    pub kernel: Option<Counted>,
 }
 
 /// What a suite found.
@@ -94,7 +99,15 @@ impl Suite {
             service: Arc::new(service),
             checks,
             runs,
+            in_private_net: false,
         }
+    }
+
+    /// Says that the network namespace is this service's alone, so that what the kernel counts in it is
+    /// told: see [`private_net`](crate::private_net).
+    pub fn in_private_net(mut self) -> Self {
+        self.in_private_net = true;
+        self
     }
 
     /// The service.
@@ -128,7 +141,12 @@ impl Suite {
                     let played = stop::play(&self.service, &checks).await?;
                     // One that is tried again for some of its checks has less to do.
                     if group[0].stop == Stop::Shared && checks.len() == group.len() {
-                        shared.extend(times(&played.moments, &played.timeline));
+                        let times = times(&played.moments, &played.timeline);
+                        let counted = played.counted.filter(|_| self.in_private_net);
+                        shared.extend(times.map(|times| Times {
+                            kernel: counted,
+                            ..times
+                        }));
                     }
                     selection.offer(
                         named(played.timeline, stops, &checks, &played.findings),
@@ -247,6 +265,7 @@ fn times(moments: &Moments, timeline: &Timeline) -> Option<Times> {
         ended: millis(moments.after_signal(Some(at))?),
         killed: moments.killed,
         exit: ended.map_or_else(|| "status not seen".to_owned(), |ended| ended.to_string()),
+        kernel: None,
     })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use sundown_verify::process::{Ended, ProcessError, Spawn, free_port};
 use sundown_verify::{Process, Refuse};
+use tokio::time::{sleep, timeout};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PART: &str = "SUNDOWN_TEST_PART";
@@ -22,6 +23,7 @@ fn the_child_plays_its_part() {
         Ok("options") => print_refused_options(),
         Ok("line") => print_line_in_pieces(),
         Ok("exit") => std::process::exit(7),
+        Ok("starter") => start_and_be_killed(),
         _ => {}
     }
 }
@@ -74,6 +76,34 @@ fn print_line_in_pieces() {
     eprint!("first\nready, http on 127.0.");
     gate.accept().unwrap();
     eprint!("0.1:80\nlast\n");
+}
+
+/// Starts a service, tells its number, and does not end by itself.
+fn start_and_be_killed() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.unwrap().block_on(async {
+        let service = leaving("sleep 600").start().unwrap();
+        println!("service {}", service.id());
+        std::future::pending::<()>().await
+    });
+}
+
+/// A service that starts something in a session of its own, and then does this.
+fn leaving(rest: &str) -> Spawn {
+    let script = format!("setsid sleep 600 & echo left $!; {rest}");
+    Spawn::new("sh").args(["-c", &script]).whole()
+}
+
+/// Waits until a process is dead and reaped.
+async fn until_gone(pid: u32) {
+    let gone = async {
+        while std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, gone).await.expect("it is gone in the end");
 }
 
 async fn output_of(spawn: Spawn) -> String {
@@ -228,4 +258,99 @@ async fn a_line_that_comes_in_pieces_is_waited_for_to_its_end() {
 async fn a_program_that_does_not_exist_is_named() {
     let error = Spawn::new("/no/such/program").start().unwrap_err();
     assert_eq!(error.to_string(), "could not start /no/such/program");
+}
+
+#[tokio::test]
+async fn what_has_left_the_session_is_found_after_the_end_and_gone_with_the_process() {
+    // Two at a time: each has its own.
+    let (mut one, mut other) = (
+        leaving("exit 3").start().unwrap(),
+        leaving("exit 4").start().unwrap(),
+    );
+    let mut pids = Vec::new();
+    for (process, code) in [(&mut one, 3), (&mut other, 4)] {
+        let exit = process.wait_exit(LIMIT).await.unwrap();
+        assert_eq!(exit.ended, Ended::Code(code));
+        let told = process.stdout();
+        let pid = told.trim().strip_prefix("left ").unwrap().parse().unwrap();
+        let left = process.descendants();
+        let found: Vec<u32> = left.iter().map(|left| left.pid).collect();
+        assert_eq!(found, [pid], "{left:?}");
+        assert!(
+            !process.group_members().contains(&pid),
+            "it has left the group"
+        );
+        pids.push(pid);
+    }
+    // The shell's child may not have become another program when the shell has ended.
+    let told = async {
+        while one.descendants()[0].command != "sleep 600" {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(LIMIT, told)
+        .await
+        .expect("its command line is told");
+
+    drop(one);
+    let gone = |pid: u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    assert!(gone(pids[0]) && !gone(pids[1]));
+    drop(other);
+    assert!(gone(pids[1]));
+}
+
+#[tokio::test]
+async fn a_process_that_is_kept_whole_is_like_any_other() {
+    let mut process = part("signals").whole().start().unwrap();
+    let exit = process.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(0));
+    let signals = |told: &str| -> Vec<String> {
+        let sets = ["SigBlk:", "SigIgn:", "SigCgt:"];
+        let lines = told.lines();
+        let lines = lines.filter(|line| sets.iter().any(|set| line.starts_with(set)));
+        lines.map(str::to_owned).collect()
+    };
+    let bare = signals(&output_of(part("signals")).await);
+    assert!(!bare.is_empty());
+    assert_eq!(
+        signals(&process.stdout()),
+        bare,
+        "what is blocked, ignored and caught"
+    );
+
+    let mut process = Spawn::new("sleep").arg("600").whole().start().unwrap();
+    assert_eq!(
+        process.group_members(),
+        [process.id()],
+        "it leads a group of its own"
+    );
+    assert!(process.descendants().is_empty());
+    process.signal(libc::SIGUSR1).unwrap();
+    let exit = process.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Signal(libc::SIGUSR1));
+    assert!(process.signal(libc::SIGTERM).is_err());
+
+    let absent = Spawn::new("/no/such/server").whole().start().unwrap_err();
+    assert!(matches!(absent, ProcessError::Spawn { .. }), "{absent:?}");
+}
+
+#[tokio::test]
+async fn a_kill_takes_all_along_that_was_started() {
+    let mut process = leaving("wait").start().unwrap();
+    let left = process.wait_line("left ", LIMIT).await.unwrap();
+    assert!(process.kill());
+    let exit = process.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Signal(libc::SIGKILL));
+    assert!(process.descendants().is_empty());
+    assert!(!std::path::Path::new(&format!("/proc/{left}")).exists());
+    assert!(!process.kill(), "it was gone");
+}
+
+#[tokio::test]
+async fn a_service_does_not_outlive_us_when_we_are_killed() {
+    let mut starter = part("starter").start().unwrap();
+    let service = starter.wait_line("service ", LIMIT).await.unwrap();
+    starter.signal(libc::SIGKILL).unwrap();
+    starter.wait_exit(LIMIT).await.unwrap();
+    until_gone(service.parse().unwrap()).await;
 }

@@ -45,6 +45,7 @@ pub(super) struct File {
     grace: Option<String>,
     lame_duck: Option<String>,
     start: Option<String>,
+    private_net: Option<bool>,
     pub(super) unit: Option<String>,
     pub(super) url: Option<String>,
     pub(super) stop: Option<String>,
@@ -152,6 +153,11 @@ fn words(
         None => by_file().map_err(|error| anyhow!("{key}: {error}"))?,
     };
     Ok(line.map(|CommandLine(words)| words))
+}
+
+/// Tells whether the service is to have a network of its own.
+pub(super) fn private_net(flags: &Arguments, file: &File) -> bool {
+    flags.private_net || file.private_net.unwrap_or(false)
 }
 
 impl File {

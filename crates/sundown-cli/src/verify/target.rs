@@ -10,7 +10,7 @@ use sundown_verify::process::SignalTo;
 use sundown_verify::{Target, attach};
 
 use super::Arguments;
-use super::settings::File;
+use super::settings::{self, File};
 
 /// A command in one argument, split as a shell would; no shell is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,13 @@ pub(super) fn choose(arguments: &Arguments, file: &File) -> anyhow::Result<Choic
     if !arguments.compare.is_empty() && !matches!(choice, Choice::Command(_)) {
         bail!("--compare needs a command to compare with: sundown verify --compare … -- CMD");
     }
+    if settings::private_net(arguments, file)
+        && let Some(flag) = choice.attaches_by()
+    {
+        bail!(
+            "--private-net needs a command to start in it: what {flag} names has a network already"
+        );
+    }
     if arguments.runs > 1
         && let Some(advice) = choice.runs_once()
     {
@@ -201,6 +208,16 @@ impl Choice {
             }
             Self::Url { url, .. } => url.tls,
             Self::Command(_) => false,
+        }
+    }
+
+    /// The flag that names what runs already.
+    fn attaches_by(&self) -> Option<&'static str> {
+        match self {
+            Self::Command(_) => None,
+            Self::Pid { .. } => Some("--pid"),
+            Self::Unit { .. } => Some("--unit"),
+            Self::Url { .. } => Some("--url"),
         }
     }
 

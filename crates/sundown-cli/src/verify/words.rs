@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 
+use sundown_verify::counters::{COUNTERS, Counted, Counter};
+use sundown_verify::private_net::Refused;
 use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Judgement, Times};
 use sundown_verify::{Check, Level, Service, Target, Verdict, checks};
@@ -164,6 +166,9 @@ pub(super) fn report(judged: &Judged) -> String {
     }
     if let Some(times) = judged.stops.last() {
         let _ = writeln!(text, "\n{}", axis(times));
+        if let Some(counted) = &times.kernel {
+            let _ = writeln!(text, "{}", kernel(counted));
+        }
     }
     let failed = judged
         .judgements
@@ -203,6 +208,39 @@ fn axis(times: &Times) -> String {
         .iter()
         .map(|(at, what)| format!(" ── {what} {at} ms"));
     moments.fold("signal 0 ms".to_owned(), |axis, moment| axis + &moment)
+}
+
+/// What the kernel counted during that, and what of it cannot be seen.
+fn kernel(counted: &Counted) -> String {
+    let value = |counter: &Counter| counted.get(counter.name);
+    let names = |wanted: &dyn Fn(Option<u64>) -> bool| -> Vec<&str> {
+        let found = COUNTERS.iter().filter(|counter| wanted(value(counter)));
+        found.map(|counter| counter.name).collect()
+    };
+    let some = COUNTERS.iter().filter_map(|counter| {
+        let value = value(counter).filter(|value| *value > 0)?;
+        Some(format!("{value} {} ({})", counter.meaning, counter.name))
+    });
+    let mut words: Vec<String> = some.collect();
+    let none = names(&|value| value == Some(0));
+    if !none.is_empty() {
+        words.push(format!("no {}", none.join(", ")));
+    }
+    let unseen = names(&|value| value.is_none());
+    if !unseen.is_empty() {
+        words.push(format!("not to be seen here: {}", unseen.join(", ")));
+    }
+    format!("kernel counted, of both ends: {}", words.join(", "))
+}
+
+/// What to do where the system refuses a network namespace.
+pub(super) fn no_private_net(refused: Refused) -> String {
+    format!(
+        "--private-net: {:#}; run it as root, allow user namespaces (sysctl user.max_user_namespaces, \
+         user.max_net_namespaces, kernel.unprivileged_userns_clone, \
+         kernel.apparmor_restrict_unprivileged_userns), or leave it out",
+        anyhow::Error::from(refused)
+    )
 }
 
 fn sum(judged: &Judged) -> String {
