@@ -59,6 +59,32 @@ fn a_must_that_fails_fails_the_whole_and_says_what_to_do() {
 }
 
 #[test]
+fn a_server_that_dies_of_the_signal_is_told_that_nobody_handles_it() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cause.xml");
+    let options = ["--signal", "INT", "--only", "signal/2,http1/2", "--strict"];
+    let junit = ["--junit", file.to_str().unwrap()];
+    let run = |output: &[&str]| {
+        stdout(&verify_planted(
+            &[&options, output].concat(),
+            &["interrupt"],
+        ))
+    };
+    let cause = "SIGINT itself ended the process: nobody handles it";
+    let text = run(&junit);
+    let line = format!("  cause     {cause}\n");
+    assert_eq!(text.matches(&line).count(), 2, "{text}");
+    let junit = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(junit.matches(cause).count(), 2, "{junit}");
+    let document: Value = serde_json::from_str(&run(&["--json", "-"])).unwrap();
+    for check in document["checks"].as_array().unwrap() {
+        assert_eq!(check["cause"], cause, "{check}");
+    }
+    let kept = verify_planted(&["--only", "signal/2", "--json", "-"], &[]);
+    let document: Value = serde_json::from_str(&stdout(&kept)).unwrap();
+    assert_eq!(document["checks"][0]["cause"], Value::Null);
+}
+
+#[test]
 fn a_should_that_fails_counts_only_when_strict() {
     let only = ["--only", "signal/2"];
     assert_eq!(verify_planted(&only, &["status"]).status.code(), Some(0));

@@ -23,6 +23,7 @@ pub mod held;
 pub mod load;
 pub mod timeline;
 
+mod disposition;
 mod listeners;
 mod pidfd;
 pub mod process;
@@ -31,6 +32,7 @@ pub mod attach;
 mod subject;
 pub mod target;
 
+mod cause;
 pub mod check;
 pub mod checks;
 pub mod service;
@@ -38,6 +40,7 @@ pub mod stop;
 pub mod suite;
 
 pub use check::{Check, Level, Verdict};
+pub use disposition::Disposition;
 pub use held::Held;
 pub use load::Load;
 pub use outcome::{Declined, Loss, Outcome};

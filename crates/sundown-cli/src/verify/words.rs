@@ -189,6 +189,9 @@ pub(super) fn failure(judgement: &Judgement) -> String {
     for case in judgement.evidence.iter().take(3) {
         let _ = writeln!(text, "            {case}");
     }
+    if let Some(cause) = &judgement.cause {
+        let _ = writeln!(text, "  cause     {cause}");
+    }
     let _ = writeln!(text, "  advice    {}", check.advice);
     text
 }
