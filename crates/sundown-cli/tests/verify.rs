@@ -258,6 +258,45 @@ fn the_page_tells_what_the_json_tells_and_what_clients_did() {
     }
 }
 
+/// The bars of a check in a page.
+fn bars_of(page: &Path, check: &str) -> Vec<Value> {
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, data) = page.split_once(r#"id="data">"#).unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let told: Value = serde_json::from_str(data).unwrap();
+    let all = |value: &Value| value.as_array().unwrap().clone();
+    let lanes = all(&told["timelines"])
+        .into_iter()
+        .flat_map(|timeline| all(&timeline["lanes"]));
+    let of_check = lanes.filter(|lane| lane["check"] == check);
+    of_check.flat_map(|lane| all(&lane["bars"])).collect()
+}
+
+#[test]
+fn who_makes_no_usual_request_has_bars_too() {
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attempts.html");
+    let options = ["--endless", "/endless", "--ws", "/ws", "--grace", "5s"];
+    let only = ["--only", "listener/4,stream/1,budget/1"];
+    let html = ["--html", page.to_str().unwrap()];
+    let output = verify_planted(&[&options[..], &only, &html].concat(), &["wordless"]);
+    let told = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", stderr(&output));
+    let table = [
+        ("listener/4", 8, "declined", "refused"),
+        ("stream/1", 4, "lost", "ended without a close frame (1006)"),
+        ("budget/1", 1, "lost", "closed without an answer"),
+    ];
+    for (check, count, class, how) in table {
+        let bars = bars_of(&page, check);
+        assert_eq!(bars.len(), count, "{check}: {bars:?}");
+        for bar in bars {
+            assert_eq!(bar["class"], class, "{check}: {bar}");
+            assert_eq!(bar["how"], how, "{check}: {bar}");
+            assert_eq!(bar["evidence"].is_string(), class == "lost", "{bar}");
+        }
+    }
+}
+
 #[test]
 fn environments_are_compared_and_what_differs_is_marked() {
     let planted = bin_path("examples/planted");

@@ -18,9 +18,10 @@ use tokio::time::Instant;
 
 use crate::cause::Lost;
 use crate::http1::{Exchange, Letter};
+use crate::http2;
 use crate::load::ledger::words;
 use crate::outcome::{Evidence, Outcome, judge};
-use crate::plan::Kind;
+use crate::plan::{Kind, Request};
 use crate::stop::Moments;
 use kept::{Kept, Weight};
 pub(crate) use selection::Selection;
@@ -129,6 +130,15 @@ pub(crate) struct Client {
     pub(crate) number: usize,
 }
 
+/// What came of something that is no exchange of HTTP.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Roughly.
+    pub(crate) class: Class,
+    /// More precisely, in words.
+    pub(crate) how: String,
+}
+
 #[derive(Debug)]
 struct Noted {
     client: Client,
@@ -188,6 +198,36 @@ impl Recorder {
             how: how(outcome),
             evidence: lost.map(|_| format!("{evidence}; {}", error())),
             lost,
+        });
+    }
+
+    /// Notes each attempt of a client that is no exchange of HTTP: a connect, a WebSocket. It counts as no
+    /// answer, nor as a request that was lost.
+    pub(crate) fn note_attempt(
+        &self,
+        number: usize,
+        span: Span,
+        request: String,
+        attempt: Attempt,
+    ) {
+        let Attempt { class, how } = attempt;
+        self.keep(Noted {
+            client: Client { kind: None, number },
+            span,
+            request,
+            class,
+            evidence: (class == Class::Lost).then(|| how.clone()),
+            how,
+            lost: None,
+        });
+    }
+
+    /// Notes an HTTP/2 stream.
+    pub(crate) fn note_stream(&self, number: usize, request: &Request, stream: &http2::Exchange) {
+        let client = Client { kind: None, number };
+        let line = format!("{} {}", request.method, request.path);
+        self.note(client, stream.span(), line, &stream.evidence(), || {
+            stream.error().unwrap_or_default().to_owned()
         });
     }
 
@@ -454,6 +494,11 @@ mod tests {
         });
 
         recorder.note_unready(after(zero, 5));
+        let attempt = Attempt {
+            class: Class::Lost,
+            how: "ended within a frame".to_owned(),
+        };
+        recorder.note_attempt(3, span(zero, -3, 35), "GET /ws".to_owned(), attempt);
         let losses = recorder.losses();
         assert_eq!((losses.len(), losses[0].loss), (1, Loss::Eof));
         let timeline = Timeline::of(&sender.borrow(), &[recorder]);
@@ -462,9 +507,12 @@ mod tests {
             .iter()
             .map(|lane| (lane.number, lane.bars.len()))
             .collect();
-        assert_eq!(lanes, [(1, 2), (2, 1)]);
+        // What has no kind comes first.
+        assert_eq!(lanes, [(3, 1), (1, 2), (2, 1)]);
         assert_eq!(timeline.last_answer, Some(Duration::from_millis(5)));
-        let first = &timeline.lanes[0].bars;
+        let attempt = &timeline.lanes[0].bars[0];
+        assert_eq!(attempt.evidence.as_deref(), Some("ended within a frame"));
+        let first = &timeline.lanes[1].bars;
         assert_eq!(
             (first[0].from, first[0].evidence.as_deref()),
             (-9.0, None),
