@@ -28,6 +28,17 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
+    build(workspace)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let busy = arguments.busy.unwrap_or(cores);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(count(workspace, arguments.runs, busy))
+}
+
+/// Builds the server, for speed.
+pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<()> {
     let mut cargo = workspace.cargo();
     cargo.args([
         "build",
@@ -38,12 +49,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     ]);
     cargo.args(["--example", "planted"]);
     ensure!(cargo.status()?.success(), "the server could not be built");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let busy = arguments.busy.unwrap_or(cores);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(count(workspace, arguments.runs, busy))
+    Ok(())
 }
 
 async fn count(workspace: &Workspace, runs: u32, busy: usize) -> anyhow::Result<Verdict> {
@@ -95,7 +101,8 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
     Ok(burners.collect::<Result<_, _>>()?)
 }
 
-fn service(workspace: &Workspace, store: &Path) -> Service {
+/// The server without a fault, and all that it may be asked.
+pub(crate) fn service(workspace: &Workspace, store: &Path) -> Service {
     let planted = workspace.target.join("release/examples/planted");
     Service {
         target: Target::Command(vec![
