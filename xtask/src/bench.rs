@@ -16,6 +16,7 @@ mod own_client;
 mod side;
 mod statistics;
 mod stop;
+mod suite;
 mod throughput;
 
 use std::time::Duration;
@@ -68,6 +69,8 @@ enum Subject {
     Memory,
     /// The client of `sundown verify`, beside wrk.
     Client,
+    /// How long `sundown verify` takes.
+    Suite,
 }
 
 /// What every subject is told.
@@ -86,8 +89,11 @@ struct Bench<'a> {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     let bench = Bench::new(workspace, arguments)?;
     machine::allow_open_files(bench.connections as u64 + 100)?;
-    for side in side::against("axum", &with_hyper(&bench))? {
-        side.build(workspace)?;
+    // The suite has a server of its own.
+    if arguments.only != Some(Subject::Suite) {
+        for side in side::against("axum", &with_hyper(&bench))? {
+            side.build(workspace)?;
+        }
     }
     // One thread, so that nothing of ours wakes up beside the client while it measures.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -189,6 +195,10 @@ impl<'a> Bench<'a> {
         if wanted(Subject::Stop) {
             keep(stop::run(self).await?);
             keep(endless::run(self).await?);
+        }
+        // It takes a minute however short the others are.
+        if wanted(Subject::Suite) && (!arguments.short || arguments.only.is_some()) {
+            keep(suite::run(self).await?);
         }
         if wanted(Subject::Memory) {
             keep(memory::run(self).await?);

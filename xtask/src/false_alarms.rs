@@ -3,21 +3,16 @@
 //! Both sides share a machine whose cores are all kept busy by something else, as on a build server.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use sundown_verify::process::{SignalTo, Spawn};
-use sundown_verify::service::Ledger;
-use sundown_verify::{Offers, Process, Service, Suite, Target, Verdict as Found, checks};
-
+use anyhow::Context;
+use sundown_verify::{Process, Service, Spawn, Suite, Verdict as Found, checks};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::folder::Folder;
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, planted, progress};
 
 /// Play the suite on a server without a fault, on a busy machine, and count what it blames
 #[derive(clap::Args)]
@@ -34,16 +29,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
-    let mut cargo = workspace.cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "sundown-verify",
-    ]);
-    cargo.args(["--example", "planted"]);
-    ensure!(cargo.status()?.success(), "the server could not be built");
+    planted::build(workspace)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let busy = arguments.busy.unwrap_or(cores);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -63,7 +49,7 @@ async fn count(
     let mut playing = JoinSet::new();
     for run in 1..=arguments.runs {
         let store = folder.path().join(format!("entries-{run}"));
-        let service = service(workspace, &store, run % 2 == 0);
+        let service = planted::service(workspace, &store, run % 2 == 0);
         let permits = permits.clone();
         playing.spawn(async move {
             let _permit = permits.acquire_owned().await?;
@@ -135,41 +121,4 @@ fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
     let burner = Spawn::new("sh").args(["-c", "while :; do :; done"]);
     let burners = (0..count).map(|_| burner.start());
     Ok(burners.collect::<Result<_, _>>()?)
-}
-
-fn service(workspace: &Workspace, store: &Path, tls: bool) -> Service {
-    let planted = workspace.target.join("release/examples/planted");
-    let mut command = vec![planted.into(), "{port}".into(), "none".into(), store.into()];
-    command.extend(tls.then(|| "tls".into()));
-    Service {
-        target: Target::Command(command),
-        offers: Offers {
-            fast: "/fast".to_owned(),
-            slow: Some("/slow".to_owned()),
-            big: Some("/big".to_owned()),
-            upload: Some("/upload".to_owned()),
-            endless: Some("/endless".to_owned()),
-            stream: Some("/stream".to_owned()),
-            sse: Some("/sse".to_owned()),
-            ws: Some("/ws".to_owned()),
-            ready: Some("/ready".to_owned()),
-            live: Some("/live".to_owned()),
-            lame_duck: Duration::from_millis(200),
-            restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
-            ledger: Some(Ledger {
-                post: "/ledger/{id}".to_owned(),
-                body: String::new(),
-                read: Some("/ledger/{id}".to_owned()),
-                invariant: None,
-            }),
-            grpc: Some("/planted.Streams/Watch".to_owned()),
-            http2: true,
-            no_http1: false,
-            tls,
-        },
-        signal: libc::SIGTERM,
-        signal_to: SignalTo::Leader,
-        grace: Duration::from_secs(5),
-        start_limit: Duration::from_secs(30),
-    }
 }

@@ -11,6 +11,7 @@ mod folder;
 mod instants;
 mod peer;
 mod peers;
+mod planted;
 mod postgres;
 mod progress;
 mod stops;

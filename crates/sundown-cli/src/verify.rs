@@ -5,15 +5,18 @@ mod html;
 mod interrupts;
 mod json;
 mod junit;
+mod paint;
 mod settings;
 mod target;
 mod words;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
 use sundown_verify::process::SignalTo;
@@ -22,6 +25,7 @@ use sundown_verify::{Check, Level, Suite, Target, Verdict as Found, checks, priv
 
 use self::compare::Environment;
 use self::interrupts::Interrupts;
+use self::paint::Paint;
 use self::settings::File;
 use self::target::{CommandLine, Url};
 use crate::Verdict;
@@ -308,6 +312,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME=CMD", value_parser = compare::environment, conflicts_with_all = ["json", "junit", "html"], help_heading = "What is checked")]
     compare: Vec<Environment>,
 
+    /// Whether verdicts are coloured: `auto` is at a terminal, unless NO_COLOR is set
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t = ColorChoice::Auto,
+        env = "SUNDOWN_VERIFY_COLOR"
+    )]
+    color: ColorChoice,
     /// Write the results as JSON to this file; `-` is stdout, instead of the text
     #[arg(long, value_name = "FILE", env = "SUNDOWN_VERIFY_JSON")]
     json: Option<PathBuf>,
@@ -386,7 +399,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     if arguments.compare.is_empty() {
         let target = runtime.block_on(choice.attach(arguments.signal_to.into()))?;
         let suite = suite(target)?;
-        let judged = runtime.block_on(until_interrupted(&suite))?;
+        let judged = runtime.block_on(until_interrupted(&suite, arguments.color))?;
         report(arguments, &suite.service().target, &judged)?;
         return Ok(verdict(&judged, arguments.strict));
     }
@@ -400,10 +413,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Verdict> {
     for environment in &environments {
         eprintln!("{}:", environment.name);
         let suite = suite(Target::Command(environment.command.clone()))?;
-        let one = runtime.block_on(until_interrupted(&suite));
+        let one = runtime.block_on(until_interrupted(&suite, arguments.color));
         judged.push(one.with_context(|| environment.name.clone())?);
     }
-    print!("{}", compare::table(&environments, &judged));
+    let paint = Paint::of(arguments.color, &io::stdout());
+    print!("{}", compare::table(&environments, &judged, paint));
     Ok(worst(
         judged.iter().map(|one| verdict(one, arguments.strict)),
     ))
@@ -420,7 +434,7 @@ fn worst(verdicts: impl Iterator<Item = Verdict>) -> Verdict {
 }
 
 /// Plays the suite; Ctrl-C ends it, and the service with it if it is ours.
-async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
+async fn until_interrupted(suite: &Suite, color: ColorChoice) -> anyhow::Result<Judged> {
     // Before anything is done to what is not ours.
     let mut interrupts = Interrupts::hear()?;
     let service = suite.service();
@@ -430,9 +444,10 @@ async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
     let progress =
         ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
     progress.enable_steady_tick(Duration::from_millis(100));
+    let paint = Paint::of(color, &io::stderr());
     let told = |told: Told<'_>| match told {
         Told::Stop { number, checks } => progress.set_message(words::under_way(number, checks)),
-        Told::Judged(judgement) => progress.println(words::line(judgement)),
+        Told::Judged(judgement) => progress.println(words::line(judgement, paint)),
     };
     let judged = tokio::select! {
         judged = suite.run(told) => judged.map_err(anyhow::Error::from),
@@ -456,15 +471,16 @@ async fn until_interrupted(suite: &Suite) -> anyhow::Result<Judged> {
 }
 
 fn report(arguments: &Arguments, target: &Target, judged: &Judged) -> anyhow::Result<()> {
+    let paint = Paint::of(arguments.color, &io::stdout());
     match &arguments.json {
         Some(file) if file.as_os_str() == "-" => {
             println!("{}", json::document(arguments, target, judged))
         }
         Some(file) => {
             write(file, &(json::document(arguments, target, judged) + "\n"))?;
-            print!("{}", words::report(judged));
+            print!("{}", words::report(judged, paint));
         }
-        None => print!("{}", words::report(judged)),
+        None => print!("{}", words::report(judged, paint)),
     }
     if let Some(file) = &arguments.junit {
         write(file, &junit::document(judged, arguments.strict)?)?;

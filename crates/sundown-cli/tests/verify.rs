@@ -59,6 +59,32 @@ fn a_must_that_fails_fails_the_whole_and_says_what_to_do() {
 }
 
 #[test]
+fn a_server_that_dies_of_the_signal_is_told_that_nobody_handles_it() {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cause.xml");
+    let options = ["--signal", "INT", "--only", "signal/2,http1/2", "--strict"];
+    let junit = ["--junit", file.to_str().unwrap()];
+    let run = |output: &[&str]| {
+        stdout(&verify_planted(
+            &[&options, output].concat(),
+            &["interrupt"],
+        ))
+    };
+    let cause = "SIGINT itself ended the process: nobody handles it";
+    let text = run(&junit);
+    let line = format!("  cause     {cause}\n");
+    assert_eq!(text.matches(&line).count(), 2, "{text}");
+    let junit = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(junit.matches(cause).count(), 2, "{junit}");
+    let document: Value = serde_json::from_str(&run(&["--json", "-"])).unwrap();
+    for check in document["checks"].as_array().unwrap() {
+        assert_eq!(check["cause"], cause, "{check}");
+    }
+    let kept = verify_planted(&["--only", "signal/2", "--json", "-"], &[]);
+    let document: Value = serde_json::from_str(&stdout(&kept)).unwrap();
+    assert_eq!(document["checks"][0]["cause"], Value::Null);
+}
+
+#[test]
 fn a_should_that_fails_counts_only_when_strict() {
     let only = ["--only", "signal/2"];
     assert_eq!(verify_planted(&only, &["status"]).status.code(), Some(0));
@@ -247,6 +273,45 @@ fn the_page_tells_what_the_json_tells_and_what_clients_did() {
             .collect();
         assert_eq!(names, ["signal", "listener", "exit"]);
         assert_eq!(marks[0]["at"], 0.0);
+    }
+}
+
+/// The bars of a check in a page.
+fn bars_of(page: &Path, check: &str) -> Vec<Value> {
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, data) = page.split_once(r#"id="data">"#).unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    let told: Value = serde_json::from_str(data).unwrap();
+    let all = |value: &Value| value.as_array().unwrap().clone();
+    let lanes = all(&told["timelines"])
+        .into_iter()
+        .flat_map(|timeline| all(&timeline["lanes"]));
+    let of_check = lanes.filter(|lane| lane["check"] == check);
+    of_check.flat_map(|lane| all(&lane["bars"])).collect()
+}
+
+#[test]
+fn who_makes_no_usual_request_has_bars_too() {
+    let page = Path::new(env!("CARGO_TARGET_TMPDIR")).join("attempts.html");
+    let options = ["--endless", "/endless", "--ws", "/ws", "--grace", "5s"];
+    let only = ["--only", "listener/4,stream/1,budget/1"];
+    let html = ["--html", page.to_str().unwrap()];
+    let output = verify_planted(&[&options[..], &only, &html].concat(), &["wordless"]);
+    let told = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", stderr(&output));
+    let table = [
+        ("listener/4", 8, "declined", "refused"),
+        ("stream/1", 4, "lost", "ended without a close frame (1006)"),
+        ("budget/1", 1, "lost", "closed without an answer"),
+    ];
+    for (check, count, class, how) in table {
+        let bars = bars_of(&page, check);
+        assert_eq!(bars.len(), count, "{check}: {bars:?}");
+        for bar in bars {
+            assert_eq!(bar["class"], class, "{check}: {bar}");
+            assert_eq!(bar["how"], how, "{check}: {bar}");
+            assert_eq!(bar["evidence"].is_string(), class == "lost", "{bar}");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::cause;
 use crate::outcome::Loss;
 use crate::service::Service;
 use crate::stop::{LAG_LIMIT, Moments, Stage};
@@ -223,6 +224,8 @@ pub struct Finding {
     pub seen: String,
     /// Single cases, in words.
     pub evidence: Vec<String>,
+    /// Why the promise was broken, as far as what was seen says so.
+    pub cause: Option<String>,
 }
 
 impl Finding {
@@ -248,6 +251,7 @@ impl Finding {
             lost: None,
             seen: seen.into(),
             evidence: Vec::new(),
+            cause: None,
         }
     }
 
@@ -264,14 +268,21 @@ impl Finding {
         self
     }
 
+    /// Says why the promise was broken, if that is known.
+    pub fn because(mut self, cause: impl Into<Option<String>>) -> Self {
+        self.cause = cause.into();
+        self
+    }
+
     /// Judges by the end: whether it came within the grace, without a SIGKILL.
     pub fn of_end(moments: &Moments, grace: Duration) -> Self {
         if moments.stayed {
             let seen = format!("still there after {grace:?}, and left alone");
-            return Self::fail(1, seen);
+            return Self::fail(1, seen).because(cause::of_stay(moments, grace));
         }
         if moments.killed {
-            return Self::fail(1, format!("still there after {grace:?}, and killed"));
+            let seen = format!("still there after {grace:?}, and killed");
+            return Self::fail(1, seen).because(cause::of_stay(moments, grace));
         }
         let ended = moments.ended.map(|(at, _)| at);
         match moments.after_signal(ended) {

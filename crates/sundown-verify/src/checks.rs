@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::channel::Endpoint;
 use crate::check::{Check, Finding};
+use crate::disposition::Disposition;
 use crate::held::Held;
 use crate::http1::{Connection, Exchange, Letter, Unmade};
 use crate::listeners;
@@ -258,10 +259,11 @@ fn count(tally: &mut Tally, letter: &Letter, exchange: &Exchange, evidence: &Evi
 /// Freezes the service with requests before it, and judges what becomes of them.
 async fn held(stage: &Stage, held: impl FnOnce(Plan) -> Held, least: u64) -> Finding {
     let mut queued = 0;
+    let disposition = Disposition::of(stage.pid(), stage.service().signal);
     let sent = || {
         // Evidence only: another network namespace's table is not ours to see.
         queued = listeners::queued(stage.address().port()).unwrap_or(0);
-        stage.sent();
+        stage.sent(disposition);
     };
     let tally = match held(plan(stage)).run_noting(sent).await {
         Ok(tally) => tally,

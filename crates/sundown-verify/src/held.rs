@@ -10,6 +10,7 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::channel::Endpoint;
@@ -202,6 +203,14 @@ struct Waiting {
     exchange: Exchange,
 }
 
+impl Waiting {
+    async fn read(mut self, deadline: Instant) -> Self {
+        let (letter, exchange) = (&self.letter, &mut self.exchange);
+        self.connection.read(letter, exchange, deadline).await;
+        self
+    }
+}
+
 impl Queue {
     /// Opens the connections that are used once before.
     async fn keep(&self, held: &Held) -> Vec<Connection> {
@@ -281,11 +290,14 @@ impl Queue {
     async fn judge(mut self) -> Tally {
         let limit = self.ledger.plan().hang_limit;
         let deadline = Instant::now() + limit;
-        for mut waiting in std::mem::take(&mut self.http1) {
-            waiting
-                .connection
-                .read(&waiting.letter, &mut waiting.exchange, deadline)
-                .await;
+        // All at once: when each ended is evidence, too.
+        let mut reading = JoinSet::new();
+        for waiting in std::mem::take(&mut self.http1) {
+            reading.spawn(waiting.read(deadline));
+        }
+        let mut read = reading.join_all().await;
+        read.sort_by_key(|waiting| waiting.number);
+        for waiting in read {
             let evidence = waiting.exchange.evidence(0);
             self.ledger.count(Report {
                 kind: waiting.kind,

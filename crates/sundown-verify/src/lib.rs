@@ -25,6 +25,7 @@ pub mod load;
 pub mod timeline;
 
 pub mod counters;
+mod disposition;
 mod listeners;
 pub mod private_net;
 
@@ -35,6 +36,7 @@ pub mod attach;
 mod subject;
 pub mod target;
 
+mod cause;
 pub mod check;
 pub mod checks;
 pub mod service;
@@ -43,6 +45,7 @@ pub mod suite;
 
 pub use channel::Endpoint;
 pub use check::{Check, Level, Verdict};
+pub use disposition::Disposition;
 pub use held::Held;
 pub use load::Load;
 pub use outcome::{Declined, Loss, Outcome};

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::attach::AttachError;
 use crate::channel::Endpoint;
+use crate::disposition::Disposition;
 use crate::http1::{Connection, Letter, Unmade};
 use crate::http2::Session;
 use crate::listeners::{holds_one_of, on_port};
@@ -143,13 +144,9 @@ pub(crate) struct FirstProcess {
 }
 
 impl FirstProcess {
-    /// Tells whether it handles a signal (SigCgt in proc_pid_status(5)).
+    /// Tells whether it handles a signal.
     pub(crate) fn has_handler(&self, signal: i32) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
-        let status = status.unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        caught.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+        Disposition::of(self.pid.cast_unsigned(), signal) == Some(Disposition::Caught)
     }
 
     /// Sends the service a signal.

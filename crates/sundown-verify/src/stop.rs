@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
+use crate::cause;
 use crate::channel::Endpoint;
-use crate::check::{Check, Finding, Stop};
+use crate::check::{Check, Finding, Stop, Verdict};
 use crate::counters::Counted;
+use crate::disposition::Disposition;
 use crate::process::{Descendant, Ended, ProcessError, SignalTo};
 use crate::service::{Service, StartError};
 use crate::subject::Subject;
@@ -56,6 +58,10 @@ pub struct Moments {
     /// When the signal had arrived: it came no later. That is at once where we send it ourselves; systemd
     /// tells of it; a command that stops something does not, so that it is seen by the listener.
     pub delivered: Option<Instant>,
+    /// The first signal that was sent.
+    pub signal: Option<i32>,
+    /// What the process did with that signal when it was sent, where its process is known.
+    pub disposition: Option<Disposition>,
     /// When nobody listened any more.
     pub closed: Option<Instant>,
     /// When the process ended, and how, where that can be seen.
@@ -122,8 +128,8 @@ pub struct Stage {
 #[derive(Debug, Clone, Copy)]
 enum Order {
     Send(i32),
-    /// The check has sent the signal itself.
-    Sent,
+    /// The check has sent the signal itself, to a process that did this with it.
+    Sent(Option<Disposition>),
 }
 
 impl Stage {
@@ -189,9 +195,9 @@ impl Stage {
         let _ = self.orders.send(Order::Send(signal));
     }
 
-    /// Says that this check has sent the signal itself.
-    pub fn sent(&self) {
-        let _ = self.orders.send(Order::Sent);
+    /// Says that this check has sent the signal itself; before it the process did this with it.
+    pub fn sent(&self, disposition: Option<Disposition>) {
+        let _ = self.orders.send(Order::Sent(disposition));
     }
 
     /// Waits until nobody listens any more, or the process has ended or stayed; returns when.
@@ -242,6 +248,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         subject,
         inbox,
         moments,
+        signal: service.signal,
         signal_to: service.signal_to,
         limit: service.grace + SLACK,
     };
@@ -253,11 +260,14 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         conductor.comes_near(Nearness::Imminent);
         sleep(LAST).await;
         before = Some(Counted::now());
-        conductor.stop(service.signal).await?;
+        conductor.stop().await?;
     }
     conductor.watch().await?;
     let moments = conductor.moments.borrow().clone();
-    let findings = findings(playing, checks.len()).await;
+    let mut findings = findings(playing, checks.len()).await;
+    for (finding, recorder) in findings.iter_mut().zip(&recorders) {
+        blame(finding, &moments, recorder, lag.longest());
+    }
     Ok(Played {
         timeline: Timeline::of(&moments, &recorders),
         counted: before.map(|before| Counted::now().since(&before)),
@@ -275,6 +285,14 @@ async fn findings(mut playing: JoinSet<(usize, Finding)>, count: usize) -> Vec<F
         findings[index] = finding;
     }
     findings
+}
+
+/// Says why requests were lost, once all that happened is known, unless the check knows better.
+fn blame(finding: &mut Finding, moments: &Moments, recorder: &Recorder, lag: Duration) {
+    let lost = finding.verdict == Verdict::Fail && finding.lost.is_some_and(|lost| lost > 0);
+    if lost && finding.cause.is_none() {
+        finding.cause = cause::of_losses(&recorder.losses(), moments, lag);
+    }
 }
 
 /// How late our own tasks are: a machine that is busy with something else makes any service look
@@ -310,6 +328,7 @@ struct Conductor {
     subject: Subject,
     inbox: mpsc::UnboundedReceiver<Order>,
     moments: watch::Sender<Moments>,
+    signal: i32,
     signal_to: SignalTo,
     limit: Duration,
 }
@@ -320,16 +339,16 @@ impl Conductor {
             .send_modify(|moments| moments.nearness = nearness);
     }
 
-    async fn stop(&mut self, signal: i32) -> Result<(), StartError> {
+    async fn stop(&mut self) -> Result<(), StartError> {
         // Noted before: what a check sees after the signal is never earlier than it.
-        self.note_signal();
-        self.subject.stop(self.signal_to, signal).await?;
+        self.note_signal(self.signal, self.disposition(self.signal));
+        self.subject.stop(self.signal_to, self.signal).await?;
         self.note_delivery();
         Ok(())
     }
 
     async fn send(&mut self, signal: i32) -> Result<(), StartError> {
-        self.note_signal();
+        self.note_signal(signal, self.disposition(signal));
         self.subject.signal(self.signal_to, signal).await?;
         self.note_delivery();
         Ok(())
@@ -343,10 +362,21 @@ impl Conductor {
         }
     }
 
-    fn note_signal(&self) {
+    /// The first counts.
+    fn note_signal(&self, signal: i32, disposition: Option<Disposition>) {
+        if self.moments.borrow().signalled.is_some() {
+            return;
+        }
         self.moments.send_modify(|moments| {
-            moments.signalled.get_or_insert_with(Instant::now);
+            moments.signal = Some(signal);
+            moments.disposition = disposition;
+            moments.signalled = Some(Instant::now());
         });
+    }
+
+    /// Asked before: a handler may set the signal back to its default.
+    fn disposition(&self, signal: i32) -> Option<Disposition> {
+        Disposition::of(self.subject.pid()?, signal)
     }
 
     fn note_delivery(&self) {
@@ -370,8 +400,8 @@ impl Conductor {
                 }
                 Some(order) = self.inbox.recv() => match order {
                     Order::Send(signal) => self.obey(signal).await?,
-                    Order::Sent => {
-                        self.note_signal();
+                    Order::Sent(disposition) => {
+                        self.note_signal(self.signal, disposition);
                         self.note_delivery();
                     }
                 },

@@ -41,6 +41,8 @@ pub struct Judgement {
     pub seen: String,
     /// Single cases, in words.
     pub evidence: Vec<String>,
+    /// Why it failed, as far as what was seen says so.
+    pub cause: Option<String>,
 }
 
 /// When what happened in a stop, in milliseconds after the signal.
@@ -277,6 +279,7 @@ fn skipped(check: &'static Check, missing: String) -> Judgement {
         lost: None,
         seen: missing,
         evidence: Vec::new(),
+        cause: None,
     }
 }
 
@@ -315,6 +318,7 @@ fn merge(check: &'static Check, findings: Vec<Finding>) -> Judgement {
         lost,
         seen,
         evidence: worst.evidence,
+        cause: worst.cause,
     }
 }
 

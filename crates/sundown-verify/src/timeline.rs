@@ -16,10 +16,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::cause::Lost;
 use crate::http1::{Exchange, Letter};
+use crate::http2;
 use crate::load::ledger::words;
 use crate::outcome::{Evidence, Outcome, judge};
-use crate::plan::Kind;
+use crate::plan::{Kind, Request};
 use crate::stop::Moments;
 use kept::{Kept, Weight};
 pub(crate) use selection::Selection;
@@ -128,13 +130,25 @@ pub(crate) struct Client {
     pub(crate) number: usize,
 }
 
+/// What came of something that is no exchange of HTTP.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Roughly.
+    pub(crate) class: Class,
+    /// More precisely, in words.
+    pub(crate) how: String,
+}
+
 #[derive(Debug)]
 struct Noted {
     client: Client,
     span: Span,
-    outcome: Outcome,
     request: String,
+    class: Class,
+    how: String,
+    /// Of a loss, in words, and as its client saw it.
     evidence: Option<String>,
+    lost: Option<Lost>,
 }
 
 impl Recorder {
@@ -153,31 +167,78 @@ impl Recorder {
         }
     }
 
-    /// Notes a request that is over; the evidence is put into words only of a loss.
+    /// Notes a request that is over; the error is asked for only of a loss.
     pub(crate) fn note(
         &self,
         client: Client,
         span: Span,
-        outcome: Outcome,
         request: String,
-        evidence: impl FnOnce() -> String,
+        evidence: &Evidence,
+        error: impl FnOnce() -> String,
     ) {
-        let weight = weight(span, outcome, self.moments.borrow().signalled);
+        let outcome = judge(evidence);
         if matches!(outcome, Outcome::Answered { .. }) {
             let mut last = self.last_answer();
             *last = last.max(Some(span.to));
         }
-        let lost = matches!(outcome, Outcome::Lost(_));
-        self.noted().keep(
-            weight,
-            Noted {
-                client,
+        let lost = match outcome {
+            Outcome::Lost(loss) => Some(Lost {
+                kind: client.kind,
                 span,
-                outcome,
-                request,
-                evidence: lost.then(evidence),
-            },
-        );
+                loss,
+                evidence: *evidence,
+            }),
+            _ => None,
+        };
+        self.keep(Noted {
+            client,
+            span,
+            request,
+            class: Class::of(outcome),
+            how: how(outcome),
+            evidence: lost.map(|_| format!("{evidence}; {}", error())),
+            lost,
+        });
+    }
+
+    /// Notes each attempt of a client that is no exchange of HTTP: a connect, a WebSocket. It counts as no
+    /// answer, nor as a request that was lost.
+    pub(crate) fn note_attempt(
+        &self,
+        number: usize,
+        span: Span,
+        request: String,
+        attempt: Attempt,
+    ) {
+        let Attempt { class, how } = attempt;
+        self.keep(Noted {
+            client: Client { kind: None, number },
+            span,
+            request,
+            class,
+            evidence: (class == Class::Lost).then(|| how.clone()),
+            how,
+            lost: None,
+        });
+    }
+
+    /// Notes an HTTP/2 stream.
+    pub(crate) fn note_stream(&self, number: usize, request: &Request, stream: &http2::Exchange) {
+        let client = Client { kind: None, number };
+        let line = format!("{} {}", request.method, request.path);
+        self.note(client, stream.span(), line, &stream.evidence(), || {
+            stream.error().unwrap_or_default().to_owned()
+        });
+    }
+
+    fn keep(&self, noted: Noted) {
+        let weight = weight(noted.span, noted.class, self.moments.borrow().signalled);
+        self.noted().keep(weight, noted);
+    }
+
+    /// Lists what was lost, as far as it is kept.
+    pub(crate) fn losses(&self) -> Vec<Lost> {
+        self.noted().iter().filter_map(|noted| noted.lost).collect()
     }
 
     /// Notes each request of an exchange.
@@ -186,8 +247,8 @@ impl Recorder {
         for index in 0..letter.requests() {
             let seen = exchange.evidence(index);
             let span = exchange.span(index);
-            self.note(client, span, judge(&seen), letter.first_line(), || {
-                evidence(&seen, &words(exchange, &seen))
+            self.note(client, span, letter.first_line(), &seen, || {
+                words(exchange, &seen)
             });
         }
     }
@@ -224,16 +285,10 @@ impl Recorder {
     }
 }
 
-/// Puts a loss into words.
-pub(crate) fn evidence(evidence: &Evidence, error: &str) -> String {
-    format!("{evidence}; {error}")
-}
-
 /// How much a request tells of the stop: an answer the less, the further it is from the signal.
-fn weight(span: Span, outcome: Outcome, signalled: Option<Instant>) -> Weight {
-    let answered = matches!(outcome, Outcome::Answered { .. });
+fn weight(span: Span, class: Class, signalled: Option<Instant>) -> Weight {
     match signalled {
-        _ if !answered => Weight::Telling,
+        _ if class != Class::Answered => Weight::Telling,
         None => Weight::Before,
         Some(signalled) if span.to < signalled => Weight::Before,
         Some(signalled) if span.from < signalled => Weight::Telling,
@@ -245,8 +300,8 @@ fn bar(noted: &Noted, zero: Instant) -> Bar {
     Bar {
         from: millis(noted.span.from, zero),
         to: millis(noted.span.to, zero),
-        class: Class::of(noted.outcome),
-        how: how(noted.outcome),
+        class: noted.class,
+        how: noted.how.clone(),
         request: noted.request.clone(),
         evidence: noted.evidence.clone(),
     }
@@ -332,11 +387,30 @@ fn marks(moments: &Moments, zero: Instant, recorders: &[Recorder]) -> Vec<Mark> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::{Declined, Loss};
+    use crate::outcome::{Disclaimed, End, Loss, Persistence, Protocol, Reuse, Seen, Sent, Taken};
     use crate::process::Ended;
+    use crate::tcp::TcpState::{CloseWait, Established};
 
-    const ANSWERED: Outcome = Outcome::Answered { status: 200 };
-    const LOST: Outcome = Outcome::Lost(Loss::Eof);
+    const LOST: Evidence = Evidence {
+        protocol: Protocol::Http1,
+        reuse: Reuse::Reused,
+        before: Some(Established),
+        after: Some(Established),
+        finally: Some(CloseWait),
+        sent: Sent::All,
+        taken: Taken::Some,
+        seen: Seen::Nothing,
+        disclaimed: Disclaimed::No,
+        end: End::Eof,
+    };
+    const ANSWERED: Evidence = Evidence {
+        seen: Seen::Whole {
+            status: 200,
+            persistence: Persistence::KeepAlive,
+        },
+        end: End::Answer,
+        ..LOST
+    };
 
     fn after(zero: Instant, millis: i64) -> Instant {
         let length = Duration::from_millis(millis.unsigned_abs());
@@ -378,23 +452,22 @@ mod tests {
     #[test]
     fn losses_and_what_is_in_flight_at_the_signal_tell_most() {
         let zero = zero();
-        let declined = Outcome::Declined(Declined::Refused);
         let table = [
-            ((-20, -10), ANSWERED, Weight::Before),
-            ((-20, -10), LOST, Weight::Telling),
-            ((-20, 0), ANSWERED, Weight::Telling),
-            ((-20, 10), ANSWERED, Weight::Telling),
-            ((0, 10), ANSWERED, Weight::After),
-            ((0, 10), LOST, Weight::Telling),
-            ((0, 10), declined, Weight::Telling),
-            ((0, 10), Outcome::LocalError, Weight::Telling),
+            ((-20, -10), Class::Answered, Weight::Before),
+            ((-20, -10), Class::Lost, Weight::Telling),
+            ((-20, 0), Class::Answered, Weight::Telling),
+            ((-20, 10), Class::Answered, Weight::Telling),
+            ((0, 10), Class::Answered, Weight::After),
+            ((0, 10), Class::Lost, Weight::Telling),
+            ((0, 10), Class::Declined, Weight::Telling),
+            ((0, 10), Class::LocalError, Weight::Telling),
         ];
-        for ((from, to), outcome, expected) in table {
+        for ((from, to), class, expected) in table {
             let span = span(zero, from, to);
-            let weight = weight(span, outcome, Some(zero));
-            assert_eq!(weight, expected, "{from} to {to}, {outcome:?}");
+            let weight = weight(span, class, Some(zero));
+            assert_eq!(weight, expected, "{from} to {to}, {class:?}");
         }
-        let early = weight(span(zero, -20, -10), ANSWERED, None);
+        let early = weight(span(zero, -20, -10), Class::Answered, None);
         assert_eq!(early, Weight::Before, "before there is a signal");
     }
 
@@ -403,16 +476,17 @@ mod tests {
         let zero = zero();
         let (sender, moments) = watch::channel(Moments::default());
         let recorder = Recorder::new("http1/1", moments);
-        let note = |kind, number, from, to, outcome| {
+        let note = |number, from, to, evidence| {
+            let kind = Some(Kind::Slow);
             let client = Client { kind, number };
             let request = "GET /".to_owned();
-            recorder.note(client, span(zero, from, to), outcome, request, || {
+            recorder.note(client, span(zero, from, to), request, evidence, || {
                 "words".to_owned()
             });
         };
-        note(Some(Kind::Slow), 2, -5, 5, ANSWERED);
-        note(Some(Kind::Slow), 1, 10, 20, LOST);
-        note(Some(Kind::Slow), 1, -9, -1, ANSWERED);
+        note(2, -5, 5, &ANSWERED);
+        note(1, 10, 20, &LOST);
+        note(1, -9, -1, &ANSWERED);
         sender.send_modify(|moments| {
             moments.signalled = Some(zero);
             moments.closed = Some(after(zero, 30));
@@ -420,24 +494,32 @@ mod tests {
         });
 
         recorder.note_unready(after(zero, 5));
+        let attempt = Attempt {
+            class: Class::Lost,
+            how: "ended within a frame".to_owned(),
+        };
+        recorder.note_attempt(3, span(zero, -3, 35), "GET /ws".to_owned(), attempt);
+        let losses = recorder.losses();
+        assert_eq!((losses.len(), losses[0].loss), (1, Loss::Eof));
         let timeline = Timeline::of(&sender.borrow(), &[recorder]);
         let lanes: Vec<_> = timeline
             .lanes
             .iter()
             .map(|lane| (lane.number, lane.bars.len()))
             .collect();
-        assert_eq!(lanes, [(1, 2), (2, 1)]);
+        // What has no kind comes first.
+        assert_eq!(lanes, [(3, 1), (1, 2), (2, 1)]);
         assert_eq!(timeline.last_answer, Some(Duration::from_millis(5)));
-        let first = &timeline.lanes[0].bars;
+        let attempt = &timeline.lanes[0].bars[0];
+        assert_eq!(attempt.evidence.as_deref(), Some("ended within a frame"));
+        let first = &timeline.lanes[1].bars;
         assert_eq!(
             (first[0].from, first[0].evidence.as_deref()),
             (-9.0, None),
             "{first:?}"
         );
-        assert_eq!(
-            (first[1].class, first[1].evidence.as_deref()),
-            (Class::Lost, Some("words"))
-        );
+        assert_eq!(first[1].class, Class::Lost);
+        assert!(first[1].evidence.as_deref().unwrap().ends_with("; words"));
         let marks: Vec<_> = timeline
             .marks
             .iter()

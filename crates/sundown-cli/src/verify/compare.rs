@@ -4,10 +4,11 @@ use std::ffi::OsString;
 
 use anyhow::bail;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, Color, Table};
 use sundown_verify::suite::Judged;
 use sundown_verify::{Check, Verdict};
 
+use super::paint::Paint;
 use super::target::{CommandLine, command_line};
 use super::words;
 
@@ -45,9 +46,11 @@ pub(super) fn distinct(environments: &[Environment]) -> anyhow::Result<()> {
 }
 
 /// The checks by environment. A row whose verdicts differ is marked.
-pub(super) fn table(environments: &[Environment], judged: &[Judged]) -> String {
+pub(super) fn table(environments: &[Environment], judged: &[Judged], paint: Paint) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY);
+    // Whether there is colour has been decided.
+    table.force_no_tty().enforce_styling();
     let names = environments.iter().map(|one| one.name.clone());
     table.set_header([String::new(), "check".to_owned()].into_iter().chain(names));
     for (at, judgement) in judged[0].judgements.iter().enumerate() {
@@ -58,10 +61,8 @@ pub(super) fn table(environments: &[Environment], judged: &[Judged]) -> String {
         let differs = verdicts.iter().any(|verdict| *verdict != verdicts[0]);
         let mark = if differs { "≠" } else { "" };
         let first = [mark.to_owned(), row_name(judgement.check)];
-        let cells = verdicts
-            .iter()
-            .map(|verdict| words::name(*verdict).to_owned());
-        table.add_row(first.into_iter().chain(cells));
+        let cells = verdicts.iter().map(|verdict| cell(*verdict, paint));
+        table.add_row(first.into_iter().map(Cell::from).chain(cells));
     }
     let mut add = |name: &str, tell: fn(&Judged) -> String| {
         let first = [String::new(), name.to_owned()];
@@ -86,6 +87,17 @@ pub(super) fn table(environments: &[Environment], judged: &[Judged]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     format!("{table}\n")
+}
+
+/// The table colours by itself: it counts what is shown.
+fn cell(verdict: Verdict, paint: Paint) -> Cell {
+    let cell = Cell::new(words::name(verdict));
+    match (paint, verdict) {
+        (Paint::Plain, _) | (_, Verdict::Skipped) => cell,
+        (_, Verdict::Pass) => cell.fg(Color::DarkGreen),
+        (_, Verdict::Fail) => cell.fg(Color::DarkRed),
+        (_, Verdict::Flaky | Verdict::Inconclusive) => cell.fg(Color::DarkYellow),
+    }
 }
 
 fn row_name(check: &Check) -> String {

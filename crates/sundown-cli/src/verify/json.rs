@@ -84,6 +84,7 @@ fn check(judgement: &Judgement) -> Value {
         "seen": judgement.seen,
         "expected": check.criterion,
         "evidence": judgement.evidence,
+        "cause": judgement.cause,
         "advice": check.advice,
         "source": check.source,
     })

@@ -4,6 +4,7 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use sundown_verify::Verdict;
 use sundown_verify::suite::{Judged, Judgement};
 
+use super::paint::Paint;
 use super::{weighs, words};
 
 /// One suite, a case for each check. A check that does not weigh is never a failure: build servers
@@ -26,7 +27,7 @@ fn case(judgement: &Judgement, strict: bool) -> TestCase {
     let failure = |kind| {
         let mut status = TestCaseStatus::non_success(kind);
         status.set_message(judgement.seen.clone());
-        status.set_description(words::failure(judgement));
+        status.set_description(words::failure(judgement, Paint::Plain));
         status
     };
     let status = match judgement.verdict {

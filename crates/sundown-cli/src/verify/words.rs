@@ -9,6 +9,7 @@ use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Judgement, Times};
 use sundown_verify::{Check, Level, Service, Target, Verdict, checks};
 
+use super::paint::Paint;
 use super::{needs, settings};
 
 pub(super) fn section(check: &Check) -> &'static str {
@@ -139,13 +140,15 @@ fn command_line(words: &[OsString]) -> String {
 }
 
 /// A check and its verdict.
-pub(super) fn line(judgement: &Judgement) -> String {
+pub(super) fn line(judgement: &Judgement, paint: Paint) -> String {
     let check = judgement.check;
     let bound = judgement.bound().map(percent);
     let bound = bound.map_or_else(String::new, |bound| format!(" (at most {bound})"));
+    // Padded first: a terminal counts no colour, but a format does.
+    let name = format!("{:12}", name(judgement.verdict));
     format!(
-        "  {:12} {:12} {:6} {}: {}{bound}",
-        name(judgement.verdict),
+        "  {} {:12} {:6} {}: {}{bound}",
+        paint.verdict(judgement.verdict, &name),
         check.id,
         level(check),
         check.promise,
@@ -154,7 +157,7 @@ pub(super) fn line(judgement: &Judgement) -> String {
 }
 
 /// The tree, the failures again with what to do about them, and the sum.
-pub(super) fn report(judged: &Judged) -> String {
+pub(super) fn report(judged: &Judged, paint: Paint) -> String {
     let mut text = String::new();
     let mut last = "";
     for judgement in &judged.judgements {
@@ -162,7 +165,7 @@ pub(super) fn report(judged: &Judged) -> String {
             last = section(judgement.check);
             let _ = writeln!(text, "{last}");
         }
-        let _ = writeln!(text, "{}", line(judgement));
+        let _ = writeln!(text, "{}", line(judgement, paint));
     }
     if let Some(times) = judged.stops.last() {
         let _ = writeln!(text, "\n{}", axis(times));
@@ -175,24 +178,27 @@ pub(super) fn report(judged: &Judged) -> String {
         .iter()
         .filter(|judgement| matches!(judgement.verdict, Verdict::Fail | Verdict::Flaky));
     for judgement in failed {
-        text.push_str(&failure(judgement));
+        text.push_str(&failure(judgement, paint));
     }
-    let _ = writeln!(text, "\n{}", sum(judged));
+    let _ = writeln!(text, "\n{}", sum(judged, paint));
     text
 }
 
-pub(super) fn failure(judgement: &Judgement) -> String {
+pub(super) fn failure(judgement: &Judgement, paint: Paint) -> String {
     let check = judgement.check;
     let mut text = format!(
         "\n{} {} {}\n  expected  {}\n  seen      {}\n",
         check.id,
-        name(judgement.verdict),
+        paint.verdict(judgement.verdict, name(judgement.verdict)),
         check.promise,
         check.criterion,
         judgement.seen
     );
     for case in judgement.evidence.iter().take(3) {
         let _ = writeln!(text, "            {case}");
+    }
+    if let Some(cause) = &judgement.cause {
+        let _ = writeln!(text, "  cause     {cause}");
     }
     let _ = writeln!(text, "  advice    {}", check.advice);
     text
@@ -243,7 +249,7 @@ pub(super) fn no_private_net(refused: Refused) -> String {
     )
 }
 
-fn sum(judged: &Judged) -> String {
+fn sum(judged: &Judged, paint: Paint) -> String {
     let kinds = [
         Verdict::Pass,
         Verdict::Fail,
@@ -262,7 +268,7 @@ fn sum(judged: &Judged) -> String {
         .into_iter()
         .map(|kind| (kind, count(kind)))
         .filter(|(_, count)| *count > 0)
-        .map(|(kind, count)| format!("{count} {}", name(kind)))
+        .map(|(kind, count)| paint.verdict(kind, &format!("{count} {}", name(kind))))
         .collect();
     words.join(", ")
 }

@@ -10,7 +10,7 @@ use crate::http1::message::Response;
 use crate::outcome::{Evidence, Outcome, judge};
 use crate::plan::{Kind, Plan, Request};
 use crate::tally::{Example, Tally};
-use crate::timeline::{self, Client, Span};
+use crate::timeline::{Client, Span};
 
 /// Is shared by all clients of a load.
 #[derive(Debug)]
@@ -80,9 +80,7 @@ impl Ledger {
                 kind: Some(kind),
                 number,
             };
-            recorder.note(client, span, outcome, line(), || {
-                timeline::evidence(&evidence, &error())
-            });
+            recorder.note(client, span, line(), &evidence, error);
         }
         let mut books = self.books();
         books.count(kind, outcome);

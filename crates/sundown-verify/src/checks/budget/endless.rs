@@ -1,6 +1,6 @@
 //! A request that never ends.
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::AFTERWARDS;
@@ -32,13 +32,20 @@ async fn play(mut stage: Stage) -> Finding {
     };
     // Longer than the stop: its client never leaves first.
     let patience = stage.service().grace * 2;
-    let mut answer = tokio::spawn(async move { connection.exchange(&letter, patience).await });
+    let recorder = stage.recorder().clone();
+    let mut answer = tokio::spawn(async move {
+        let exchange = connection.exchange(&letter, patience).await;
+        recorder.note_exchange(1, &letter, &exchange);
+    });
     tokio::select! {
         _ = &mut answer => return Finding::inconclusive("the request that never ends has ended"),
         () = sleep(AFTERWARDS) => {}
     }
     stage.send(stage.service().signal);
     let moments = stage.ended().await;
-    answer.abort();
+    // With the process ends its connection, and this, too.
+    if timeout(AFTERWARDS, &mut answer).await.is_err() {
+        answer.abort();
+    }
     Finding::of_end(&moments, stage.service().grace)
 }

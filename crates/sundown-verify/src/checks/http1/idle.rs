@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::cause;
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::http1::{Connection, Letter};
 use crate::plan::{Plan, Request};
@@ -51,7 +52,8 @@ async fn play(mut stage: Stage) -> Finding {
         Some(took) if took <= LIMIT => {
             Finding::pass(1, format!("exited after {} ms", took.as_millis()))
         }
-        Some(took) => Finding::fail(1, format!("exited after {} ms", took.as_millis())),
+        Some(took) => Finding::fail(1, format!("exited after {} ms", took.as_millis()))
+            .because(cause::of_stay(&moments, LIMIT)),
         None => Finding::inconclusive("its end was not seen"),
     }
 }

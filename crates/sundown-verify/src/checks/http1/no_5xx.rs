@@ -1,5 +1,6 @@
 //! Server errors during the drain.
 
+use crate::cause;
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::during_stop;
 use crate::outcome::Loss;
@@ -30,6 +31,11 @@ async fn play(mut stage: Stage) -> Finding {
     match during.lost_as(Loss::ServerError) {
         0 if exposed == 0 => Finding::inconclusive("nobody was answered after the signal"),
         0 => Finding::pass(exposed, format!("0 of {exposed} answers")),
-        errors => Finding::fail(exposed, format!("{errors} of {exposed} answers")),
+        errors => {
+            let mut failed = stage.recorder().losses();
+            failed.retain(|lost| lost.loss == Loss::ServerError);
+            let cause = cause::of_losses(&failed, &stage.moments(), stage.lag());
+            Finding::fail(exposed, format!("{errors} of {exposed} answers")).because(cause)
+        }
     }
 }

@@ -23,9 +23,10 @@ const SESSIONS: usize = 8;
 async fn play(mut stage: Stage) -> Finding {
     let request = Request::get(&stage.service().offers.fast);
     let mut sessions = Vec::new();
-    for _ in 0..SESSIONS {
+    for number in 1..=SESSIONS {
         if let Ok(session) = Session::open(stage.endpoint(), Plan::HANG_LIMIT).await {
-            session.exchange(&request, Plan::HANG_LIMIT).await;
+            let exchange = session.exchange(&request, Plan::HANG_LIMIT).await;
+            stage.recorder().note_stream(number, &request, &exchange);
             sessions.push(session);
         }
     }

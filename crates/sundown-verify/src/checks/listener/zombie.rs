@@ -43,11 +43,16 @@ async fn play(mut stage: Stage) -> Finding {
         sleep(STEP).await;
     }
     let closed = stage.closed().await;
+    let open = stage.moments().after_signal(Some(closed));
     let visits = visitors.join_all().await;
     let (let_in, zombies) = count(&visits, closed);
     if zombies > 0 {
         let seen = format!("{zombies} of {let_in} that were let in after the signal got nothing");
-        return Finding::fail(let_in, seen);
+        let cause = open.map(|open| {
+            let open = open.as_millis();
+            format!("the listener was open for {open} ms after the signal, and nobody served it")
+        });
+        return Finding::fail(let_in, seen).because(cause);
     }
     Finding::pass(
         visits.len() as u64,

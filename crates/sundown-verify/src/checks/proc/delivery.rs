@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::http1::{Connection, Exchange, Letter};
-use crate::outcome::{Outcome, judge};
+use crate::outcome::{End, Evidence, Outcome, judge};
 use crate::plan::{Plan, Request};
 use crate::stop::Stage;
 use crate::tcp::Window;
@@ -58,18 +58,33 @@ async fn play(mut stage: Stage) -> Finding {
         reading.spawn(async move {
             connection.read(&letter, &mut exchange, deadline).await;
             recorder.note_exchange(index + 1, &letter, &exchange);
-            judge(&exchange.evidence(0))
+            exchange.evidence(0)
         });
     }
-    let outcomes = reading.join_all().await;
+    let read = reading.join_all().await;
     stage.ended().await;
-    let count = outcomes.len() as u64;
-    let whole = |outcome: &&Outcome| matches!(outcome, Outcome::Answered { .. });
-    match count - outcomes.iter().filter(whole).count() as u64 {
+    let count = read.len() as u64;
+    let whole = |evidence: &Evidence| matches!(judge(evidence), Outcome::Answered { .. });
+    let cut: Vec<Evidence> = read.into_iter().filter(|one| !whole(one)).collect();
+    match cut.len() {
         _ if count < CLIENTS as u64 / 2 => {
             Finding::inconclusive(format!("only {count} connections could be opened"))
         }
         0 => Finding::pass(count, format!("all {count} arrived whole")),
-        cut => Finding::fail(count, format!("{cut} of {count} did not arrive whole")),
+        some => Finding::fail(count, format!("{some} of {count} did not arrive whole"))
+            .because(cause(&cut)),
     }
+}
+
+/// Why these did not arrive whole, where all ended in one way.
+fn cause(cut: &[Evidence]) -> Option<String> {
+    let all = |end: End| cut.iter().all(|evidence| evidence.end == end);
+    let cause = match () {
+        () if all(End::Reset) => {
+            "the connections were reset: who closes with bytes unread takes back what was on its way"
+        }
+        () if all(End::Eof) => "the connections were closed before all was written",
+        () => return None,
+    };
+    Some(cause.to_owned())
 }

@@ -39,7 +39,11 @@ async fn as_first_process(stage: &Stage) -> Result<Finding, StartError> {
     let exit = first.running.process.wait_exit(service.grace).await;
     let Ok(exit) = exit else {
         let seen = format!("still there after {:?}", service.grace);
-        return Ok(Finding::fail(1, seen));
+        let cause = match first.has_handler(service.signal) {
+            false => Some("it has no handler, and to PID 1 the kernel delivers nothing without"),
+            true => None,
+        };
+        return Ok(Finding::fail(1, seen).because(cause.map(str::to_owned)));
     };
     let (mut heard, mut stayed) = (0, Vec::new());
     for instant in 0..INSTANTS {

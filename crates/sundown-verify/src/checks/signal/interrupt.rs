@@ -1,5 +1,6 @@
 //! Whether SIGINT stops it as SIGTERM does.
 
+use crate::cause;
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::process::Ended;
 use crate::stop::Stage;
@@ -21,11 +22,16 @@ async fn play(mut stage: Stage) -> Finding {
     stage.send(libc::SIGINT);
     let moments = stage.ended().await;
     match moments.ended {
-        _ if moments.killed => Finding::fail(1, "SIGINT did not end it"),
+        _ if moments.killed => {
+            let cause = cause::of_stay(&moments, stage.service().grace);
+            Finding::fail(1, "SIGINT did not end it").because(cause)
+        }
         Some((_, Some(Ended::Code(code @ (0 | 130))))) => {
             Finding::pass(1, format!("exit code {code}"))
         }
-        Some((_, Some(ended))) => Finding::fail(1, format!("{ended:?}")),
+        Some((_, Some(ended))) => {
+            Finding::fail(1, ended.to_string()).because(cause::of_status(&moments))
+        }
         _ => Finding::inconclusive("its end was not seen"),
     }
 }

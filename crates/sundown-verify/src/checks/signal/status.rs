@@ -1,5 +1,6 @@
 //! What the exit status says.
 
+use crate::cause;
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::process::Ended;
 use crate::stop::Stage;
@@ -22,9 +23,12 @@ const TERMINATED: i32 = 128 + libc::SIGTERM;
 
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
-    match stage.ended().await.ended {
+    let moments = stage.ended().await;
+    match moments.ended {
         Some((_, Some(ended @ Ended::Code(0 | TERMINATED)))) => Finding::pass(1, ended.to_string()),
-        Some((_, Some(ended))) => Finding::fail(1, ended.to_string()),
+        Some((_, Some(ended))) => {
+            Finding::fail(1, ended.to_string()).because(cause::of_status(&moments))
+        }
         _ => Finding::inconclusive("its end was not seen"),
     }
 }

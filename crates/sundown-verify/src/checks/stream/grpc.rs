@@ -13,7 +13,7 @@ use crate::http2::{Exchange, Session};
 use crate::outcome::{Outcome, judge};
 use crate::plan::{Plan, Request};
 use crate::stop::Stage;
-use crate::timeline::{self, Client, Recorder};
+use crate::timeline::Recorder;
 
 pub(super) const CHECK: Check = Check {
     id: "stream/3",
@@ -97,23 +97,11 @@ impl Caller {
     }
 
     async fn call(&self) -> Option<Ended> {
-        let exchange = self
-            .session
-            .exchange(&request(&self.method), self.limit)
-            .await;
-        let (number, kind) = (self.number, None);
-        let evidence = exchange.evidence();
-        let outcome = judge(&evidence);
+        let request = request(&self.method);
+        let exchange = self.session.exchange(&request, self.limit).await;
+        self.recorder.note_stream(self.number, &request, &exchange);
         let error = exchange.error().unwrap_or_default();
-        let line = format!("POST {}", self.method);
-        self.recorder.note(
-            Client { kind, number },
-            exchange.span(),
-            outcome,
-            line,
-            || timeline::evidence(&evidence, error),
-        );
-        match outcome {
+        match judge(&exchange.evidence()) {
             Outcome::Answered { status } => Some(
                 status_of(&exchange)
                     .ok_or_else(|| format!("without a status of gRPC, and with HTTP's {status}")),

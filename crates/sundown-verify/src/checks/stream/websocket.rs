@@ -1,11 +1,12 @@
 //! A WebSocket over the stop.
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::AFTERWARDS;
 use crate::plan::Plan;
 use crate::stop::Stage;
+use crate::timeline::{Attempt, Class, Span};
 use crate::websocket::{End, WebSocket};
 
 pub(super) const CHECK: Check = Check {
@@ -26,12 +27,20 @@ const CLIENTS: usize = 4;
 async fn play(mut stage: Stage) -> Finding {
     let path = stage.service().offers.ws.clone().unwrap_or_default();
     let mut open = tokio::task::JoinSet::new();
-    for _ in 0..CLIENTS {
+    for number in 1..=CLIENTS {
+        let from = Instant::now();
         let opened = WebSocket::open(stage.endpoint(), &path, Plan::HANG_LIMIT).await;
-        match opened {
-            Ok(websocket) => open.spawn(websocket.read_to_end()),
+        let websocket = match opened {
+            Ok(websocket) => websocket,
             Err(what) => return end_with(stage, Finding::inconclusive(what)).await,
         };
+        let (recorder, request) = (stage.recorder().clone(), format!("GET {path}, WebSocket"));
+        open.spawn(async move {
+            let end = websocket.read_to_end().await;
+            let to = Instant::now();
+            recorder.note_attempt(number, Span { from, to }, request, attempt(end));
+            end
+        });
     }
     // The upgrade has to reach its handler.
     if timeout(AFTERWARDS, open.join_next()).await.is_ok() {
@@ -46,6 +55,16 @@ async fn play(mut stage: Stage) -> Finding {
         ends.push(end);
     }
     judge(&ends)
+}
+
+/// Whoever is told anything was not cut off, whatever the code.
+fn attempt(end: End) -> Attempt {
+    let class = match end {
+        End::Close(_) => Class::Answered,
+        End::Silent | End::WithinFrame => Class::Lost,
+    };
+    let how = end.to_string();
+    Attempt { class, how }
 }
 
 async fn end_with(mut stage: Stage, finding: Finding) -> Finding {
