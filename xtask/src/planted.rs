@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use sundown_verify::process::SignalTo;
-use sundown_verify::service::Ledger;
+use sundown_verify::service::{Declared, Ledger};
 use sundown_verify::{Offers, Service, Target};
 
 use crate::workspace::Workspace;
@@ -58,6 +58,7 @@ pub(crate) fn service(workspace: &Workspace, store: &Path, tls: bool) -> Service
         },
         signal: libc::SIGTERM,
         signal_to: SignalTo::Leader,
+        declared: Declared::default(),
         grace: Duration::from_secs(5),
         start_limit: Duration::from_secs(30),
     }

@@ -20,6 +20,7 @@ use clap::ColorChoice;
 use indicatif::{ProgressBar, ProgressStyle};
 use sundown_verify::check::Need;
 use sundown_verify::process::SignalTo;
+use sundown_verify::service::SecondSignal;
 use sundown_verify::suite::{Judged, Told};
 use sundown_verify::{Check, Level, Suite, Target, Verdict as Found, checks, private_net};
 
@@ -257,6 +258,25 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_SIGNAL_TO"
     )]
     signal_to: To,
+    /// Exit codes that say that the stop was meant, too, beside 0 and 128 + the signal
+    #[arg(
+        long,
+        value_name = "CODES",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(i32).range(0..=255),
+        help_heading = "How the service stops",
+        env = "SUNDOWN_VERIFY_EXIT_CODE"
+    )]
+    exit_code: Vec<i32>,
+    /// What a second signal does; declared, it is judged (with --slow, and best with --endless)
+    #[arg(
+        long,
+        value_name = "WHAT",
+        value_enum,
+        help_heading = "How the service stops",
+        env = "SUNDOWN_VERIFY_SECOND_SIGNAL"
+    )]
+    second_signal: Option<Second>,
     /// How long its stop may take [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = settings::duration, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_GRACE")]
     grace: Option<Duration>,
@@ -344,6 +364,25 @@ impl From<To> for SignalTo {
         match to {
             To::Leader => Self::Leader,
             To::Group => Self::Group,
+        }
+    }
+}
+
+/// What a second signal does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Second {
+    /// The stop goes on as after one
+    Nothing,
+    /// The process is gone 2 s later, whatever is in flight
+    Hurries,
+}
+
+impl From<Second> for SecondSignal {
+    fn from(second: Second) -> Self {
+        match second {
+            Second::Nothing => Self::Nothing,
+            Second::Hurries => Self::Hurries,
         }
     }
 }

@@ -204,6 +204,23 @@ fn a_server_is_judged_over_tls_and_one_that_does_not_speak_it_is_told() {
 }
 
 #[test]
+fn what_is_declared_of_a_stop_is_judged() {
+    let status = ["--only", "signal/2,signal/3", "--strict"];
+    let other = verify_planted(&[&status[..], &["--exit-code", "7"]].concat(), &["status"]);
+    assert_eq!(other.status.code(), Some(0), "{}", stdout(&other));
+
+    let second = |what| {
+        let paths = ["--slow", "/slow", "--endless", "/endless"];
+        let only = ["--only", "signal/4,signal/5", "--second-signal", what];
+        stdout(&verify_planted(&[only.as_slice(), &paths].concat(), &[]))
+    };
+    let nothing = second("nothing");
+    assert!(nothing.contains("2 pass"), "{nothing}");
+    let hurries = second("hurries");
+    assert!(hurries.contains("2 FAIL"), "{hurries}");
+}
+
+#[test]
 fn junit_tells_failures_that_weigh() {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("junit.xml");
     let path = file.to_str().unwrap();

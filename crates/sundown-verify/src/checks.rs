@@ -31,6 +31,7 @@ use crate::load::Load;
 use crate::load::ledger::words;
 use crate::outcome::{Evidence, Outcome, Persistence, judge};
 use crate::plan::{Kind, Plan, Request};
+use crate::service::Declared;
 use crate::stop::{Nearness, Stage};
 use crate::tally::{Counts, Example, Tally};
 use crate::tcp::Window;
@@ -53,6 +54,11 @@ pub fn all() -> impl Iterator<Item = &'static Check> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// Returns a check as it is for a service of which something is declared.
+pub(crate) fn as_declared(check: &'static Check, declared: &Declared) -> &'static Check {
+    signal::as_declared(check, declared)
 }
 
 /// How long a load runs before the signal, at the most: until it has been answered.

@@ -36,6 +36,8 @@ pub struct Service {
     pub signal: i32,
     /// Who gets it.
     pub signal_to: SignalTo,
+    /// What is declared of its stop, beside what is expected of any.
+    pub declared: Declared,
     /// How long its stop may take.
     pub grace: Duration,
     /// How long it may take to listen and to answer.
@@ -79,6 +81,32 @@ pub struct Offers {
     pub no_http1: bool,
     /// Whether it speaks TLS on its port.
     pub tls: bool,
+}
+
+/// What a service says of its own stop.
+#[derive(Debug, Clone, Default)]
+pub struct Declared {
+    /// Exit codes that say that the stop was meant, beside 0 and those that stand for the signals.
+    pub exit_codes: Vec<i32>,
+    /// What a second signal does, if that is to be judged.
+    pub second_signal: Option<SecondSignal>,
+}
+
+/// What a second signal does during a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondSignal {
+    /// Nothing: the stop goes on as after one.
+    Nothing,
+    /// It ends the process soon, whatever is in flight.
+    Hurries,
+}
+
+impl Declared {
+    /// Tells whether an exit code says that a stop by this signal was meant.
+    pub(crate) fn accepts(&self, code: i32, signal: i32) -> bool {
+        // 128 + N is read by shells and supervisors as "ended by signal N, in order".
+        [0, 128 + signal].contains(&code) || self.exit_codes.contains(&code)
+    }
 }
 
 /// What a service stores: one entry a POST, known by an id. `{id}` stands for it everywhere.

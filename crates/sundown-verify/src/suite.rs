@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::check::{Check, Finding, Stop, Verdict};
+use crate::checks;
 use crate::counters::Counted;
 use crate::service::{Service, StartError};
 use crate::stop::{self, Moments};
@@ -97,6 +98,8 @@ impl Suite {
     /// Makes a suite of checks; those that need what the service does not offer, or its target does
     /// not show, are told as skipped.
     pub fn new(service: Service, checks: Vec<&'static Check>, runs: usize) -> Self {
+        let as_declared = |check| checks::as_declared(check, &service.declared);
+        let checks = checks.into_iter().map(as_declared).collect();
         Self {
             service: Arc::new(service),
             checks,

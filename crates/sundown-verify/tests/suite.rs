@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sundown_testkit::bin_path;
 use sundown_verify::process::SignalTo;
-use sundown_verify::service::Ledger;
+use sundown_verify::service::{Declared, Ledger};
 use sundown_verify::{Offers, Service, Suite, Target, Verdict, checks};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -44,7 +44,8 @@ fn service(fault: &str, store: &Path, tls: bool) -> Service {
         },
         signal: libc::SIGTERM,
         signal_to: SignalTo::Leader,
-        grace: Duration::from_secs(3),
+        declared: Declared::default(),
+        grace: Duration::from_secs(4),
         start_limit: Duration::from_secs(30),
     }
 }
@@ -109,6 +110,8 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
                 "http1/8",
                 "http1/10",
                 "http1/11",
+                "http2/1",
+                "stream/3",
                 "proc/3",
             ],
             &["http1/6", "http1/7", "http1/15", "ready/1"],

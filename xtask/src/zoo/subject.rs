@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use sundown_verify::process::SignalTo;
+use sundown_verify::service::Declared;
 use sundown_verify::service::{ID, Ledger};
 use sundown_verify::{Offers, Service, Target};
 
@@ -216,6 +217,7 @@ fn service(command: Vec<std::ffi::OsString>, offers: Offers, signal: i32) -> Ser
         offers,
         signal,
         signal_to: SignalTo::default(),
+        declared: Declared::default(),
         grace: GRACE,
         start_limit: GRACE,
     }

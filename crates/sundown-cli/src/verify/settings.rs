@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, ensure};
 use serde::Deserialize;
-use sundown_verify::service::{ID, Ledger};
+use sundown_verify::service::{Declared, ID, Ledger};
 use sundown_verify::{Offers, Service, Target};
 
-use super::Arguments;
 use super::target::{CommandLine, command_line};
+use super::{Arguments, Second};
 
 /// Read when it is there and no other file is named.
 pub(super) const FILE: &str = "sundown.verify.toml";
@@ -42,6 +42,8 @@ pub(super) struct File {
     no_http1: Option<bool>,
     tls: Option<bool>,
     signal: Option<String>,
+    exit_code: Option<Vec<i32>>,
+    second_signal: Option<Second>,
     grace: Option<String>,
     lame_duck: Option<String>,
     start: Option<String>,
@@ -101,6 +103,13 @@ pub(super) fn service(
         },
         signal: flags.signal.or(by_file).unwrap_or(usual),
         signal_to: flags.signal_to.into(),
+        declared: Declared {
+            exit_codes: match flags.exit_code.is_empty() {
+                true => file.exit_code.unwrap_or_default(),
+                false => flags.exit_code.clone(),
+            },
+            second_signal: flags.second_signal.or(file.second_signal).map(Into::into),
+        },
         grace: time(flags.grace, "grace", file.grace, 10)?,
         start_limit: time(flags.start, "start", file.start, 30)?,
     })

@@ -23,7 +23,7 @@ use sys::{handle, make_deaf, pause, wait_readable};
 /// How long an idle connection stays open after the signal.
 const LINGER: Duration = Duration::from_millis(300);
 /// What is in flight at the signal may take so long.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a waiting thread looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(5);
 
@@ -128,10 +128,12 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
     });
 }
 
-/// Serves whoever comes later than it had been closed.
+/// Serves whoever comes when it had been closed for a while; twice, as the first time may be overlooked.
 fn reopen(port: u16, fault: Fault) {
-    pause(Duration::from_millis(100));
-    accept_for(Duration::from_millis(400), &listen(port), fault);
+    for _ in 0..2 {
+        pause(Duration::from_millis(150));
+        accept_for(Duration::from_millis(600), &listen(port), fault);
+    }
 }
 
 /// Notes that a request came.

@@ -237,7 +237,7 @@ mod tests {
     use crate::cause::tests::stop;
     use crate::disposition::Disposition;
     use crate::outcome::{Disclaimed, End, Outcome, Persistence, Taken, judge};
-    use crate::process::Ended;
+    use crate::process::{Descendant, Ended};
     use crate::tcp::TcpState::{Close, CloseWait, Established};
 
     const IN_TIME: Duration = Duration::from_millis(5);
@@ -470,7 +470,10 @@ mod tests {
             ..stop(2, 2, term)
         };
         let left = Moments {
-            orphans: vec![7],
+            orphans: vec![Descendant {
+                pid: 7,
+                command: "worker".to_owned(),
+            }],
             ..unhandled.clone()
         };
         let stayed = Moments {

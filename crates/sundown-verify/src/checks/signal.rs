@@ -9,6 +9,7 @@ mod start_up;
 mod status;
 
 use crate::check::Check;
+use crate::service::Declared;
 
 pub(super) static CHECKS: &[Check] = &[
     exits::CHECK,
@@ -20,3 +21,13 @@ pub(super) static CHECKS: &[Check] = &[
     first_process::CHECK,
     busy::CHECK,
 ];
+
+/// Returns a check as it is where something is declared.
+pub(super) fn as_declared(check: &'static Check, declared: &Declared) -> &'static Check {
+    static JUDGED: &[Check] = &[
+        second::TERMINATED_AS_DECLARED,
+        second::INTERRUPTED_AS_DECLARED,
+    ];
+    let mut judged = JUDGED.iter().filter(|_| declared.second_signal.is_some());
+    judged.find(|judged| judged.id == check.id).unwrap_or(check)
+}

@@ -10,7 +10,7 @@ pub(super) const CHECK: Check = Check {
     level: Level::Should,
     promise: "the exit status says that the stop was meant",
     method: "the signal is sent under load",
-    criterion: "exit code 0 or 143; death by the signal itself means that nobody handled it",
+    criterion: "exit code 0, 143 or one that --exit-code declares; death by the signal itself means that nobody handled it",
     source: "sysexits, systemd.service(5) SuccessExitStatus",
     advice: "Install a handler and return from main; uvicorn and Python raise the signal again, which kills: exit by code",
     needs: &[Need::Status],
@@ -18,14 +18,14 @@ pub(super) const CHECK: Check = Check {
     play: |stage| Box::pin(play(stage)),
 };
 
-/// 128 + SIGTERM, which shells and supervisors read as "ended by SIGTERM, in order".
-const TERMINATED: i32 = 128 + libc::SIGTERM;
-
 async fn play(mut stage: Stage) -> Finding {
     stage.signalled().await;
     let moments = stage.ended().await;
+    let service = stage.service();
     match moments.ended {
-        Some((_, Some(ended @ Ended::Code(0 | TERMINATED)))) => Finding::pass(1, ended.to_string()),
+        Some((_, Some(Ended::Code(code)))) if service.declared.accepts(code, service.signal) => {
+            Finding::pass(1, Ended::Code(code).to_string())
+        }
         Some((_, Some(ended))) => {
             Finding::fail(1, ended.to_string()).because(cause::of_status(&moments))
         }
