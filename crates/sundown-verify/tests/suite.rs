@@ -66,7 +66,7 @@ async fn failed(fault: &str, tls: bool) -> Vec<(&'static str, String)> {
 }
 
 /// Each waits more than it works.
-const AT_A_TIME: usize = 2;
+const AT_A_TIME: usize = 3;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {

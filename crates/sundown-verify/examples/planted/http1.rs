@@ -62,7 +62,7 @@ fn wait_for_request(stream: &mut Io, served: bool, fault: Fault) -> bool {
         }
         if STOPPING.load(Ordering::Relaxed) {
             let until = *linger.get_or_insert_with(|| Instant::now() + LINGER);
-            let long = fault == Fault::WaitsForIdle && since.elapsed() < 2 * PATIENCE;
+            let long = fault == Fault::WaitsForIdle && since.elapsed() < PATIENCE;
             if Instant::now() >= until && !long {
                 return false;
             }

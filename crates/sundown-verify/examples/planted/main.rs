@@ -98,10 +98,11 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
     }
     // Whatever else: the listener is closed here.
     let zombie = (fault == Fault::Zombie).then_some(listener);
+    let reopened =
+        (fault == Fault::Reopens).then(|| std::thread::spawn(move || reopen(port, fault)));
     let patience = match fault {
         Fault::Impatient => Duration::from_millis(20),
         Fault::Boundless => Duration::MAX,
-        Fault::WaitsForIdle => 2 * PATIENCE,
         _ => PATIENCE,
     };
     let streams = || fault == Fault::Streams && OPEN_STREAMS.load(Ordering::Acquire) > 0;
@@ -118,8 +119,8 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
             pause(Duration::from_secs(1));
         }
     }
-    if fault == Fault::Reopens {
-        reopen(port, fault);
+    if let Some(reopened) = reopened {
+        reopened.join().expect("it ends");
     }
     std::process::exit(match fault {
         Fault::Status => 7,
