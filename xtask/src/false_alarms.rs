@@ -118,7 +118,7 @@ async fn play(service: Service, run: u32) -> anyhow::Result<Played> {
 
 /// Starts processes that take all they are given; dropped, they are gone.
 fn burners(count: usize) -> anyhow::Result<Vec<Process>> {
-    let burner = Spawn::new("sh").args(["-c", "while :; do :; done"]);
+    let burner = Spawn::new("sh").args(["-c", "while :; do :; done"]).whole();
     let burners = (0..count).map(|_| burner.start());
     Ok(burners.collect::<Result<_, _>>()?)
 }

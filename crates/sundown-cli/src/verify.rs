@@ -332,7 +332,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME=CMD", value_parser = compare::environment, conflicts_with_all = ["json", "junit", "html"], help_heading = "What is checked")]
     compare: Vec<Environment>,
 
-    /// Whether verdicts are coloured: `auto` is at a terminal, unless NO_COLOR is set
+    /// Whether verdicts are coloured: `auto` is at a terminal, unless NO_COLOR is set, or anywhere with CLICOLOR_FORCE
     #[arg(
         long,
         value_name = "WHEN",

@@ -35,10 +35,10 @@ pub(crate) fn of_stay(moments: &Moments, limit: Duration) -> Option<String> {
     match moments.disposition {
         Some(Disposition::Ignored) => Some(format!("the process ignores {signal}")),
         Some(Disposition::Caught) => Some(format!(
-            "the process has a handler for {signal}, and nothing came of it: the listener stayed open"
+            "the process has a handler for {signal}, and nothing came of it within its grace"
         )),
         Some(Disposition::Blocked) => Some(format!(
-            "the process blocks {signal}, and nothing came of it: the listener stayed open"
+            "the process blocks {signal}, and nothing came of it within its grace"
         )),
         Some(Disposition::Default) | None => None,
     }

@@ -72,6 +72,11 @@ impl Channel {
         Arc::clone(&self.tcp)
     }
 
+    /// Tells whether it is under TLS.
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Tells whether TLS is not agreed upon yet.
     pub(crate) fn is_handshaking(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
@@ -115,16 +120,15 @@ impl Channel {
     /// Brings the handshake to its end.
     ///
     /// # Errors
-    /// `UnexpectedEof` and what the system says, where the other side ends it; `InvalidData` where TLS, or
-    /// the protocol that was asked for, is not spoken.
+    /// `UnexpectedEof` and what the system says, where the other side ends it; `InvalidData` where it does
+    /// not speak TLS; [`REFUSED`] where the two do not agree.
     pub(crate) async fn shake_hands(&mut self, protocol: Protocol) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_handshake(cx)).await?;
         let agreed = self.tls.as_ref().and_then(|tls| tls.alpn_protocol());
         match (&self.tls, protocol, agreed) {
-            (Some(_), Protocol::Http2, agreed) if agreed != Some(H2) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "it does not agree to h2 by ALPN",
-            )),
+            (Some(_), Protocol::Http2, agreed) if agreed != Some(H2) => {
+                Err(io::Error::new(REFUSED, "it does not agree to h2 by ALPN"))
+            }
             _ => Ok(()),
         }
     }
@@ -171,8 +175,7 @@ impl Channel {
             ready!(self.tcp.poll_read_ready(cx))?;
             match tls.read_tls(&mut Socket(&self.tcp)) {
                 Ok(read) => {
-                    let garbled = |error| io::Error::new(io::ErrorKind::InvalidData, error);
-                    tls.process_new_packets().map_err(garbled)?;
+                    tls.process_new_packets().map_err(in_words)?;
                     return Poll::Ready(Ok(read));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -295,6 +298,17 @@ impl AsyncWrite for Channel {
         }
         Poll::Ready(socket2::SockRef::from(&*this.tcp).shutdown(Shutdown::Write))
     }
+}
+
+/// Means that TLS is spoken, and not agreed upon.
+pub(crate) const REFUSED: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+
+fn in_words(error: rustls::Error) -> io::Error {
+    let kind = match error {
+        rustls::Error::InvalidMessage(_) => io::ErrorKind::InvalidData,
+        _ => REFUSED,
+    };
+    io::Error::new(kind, error)
 }
 
 /// Lets TLS read and write a socket that does not block.

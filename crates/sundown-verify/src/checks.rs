@@ -138,7 +138,8 @@ async fn during_stop(
 
 /// Sends one letter from each of some clients a moment before the signal, and judges the answers.
 async fn over_signal(stage: Stage, letter: &Letter, clients: usize) -> (Finding, Vec<Exchange>) {
-    let open = |target, limit| Connection::open(target, Window::Usual, limit);
+    // What becomes of a handshake is what becomes of its request.
+    let open = |target, limit| Connection::dial(target, Window::Usual, limit);
     over_signal_by(stage, letter, clients, open).await
 }
 
@@ -235,7 +236,8 @@ fn visit(
     let recorder = stage.recorder().clone();
     async move {
         let since = Instant::now();
-        let opened = Connection::open(target, Window::Usual, limit).await;
+        // Let in is who is connected, whether hands were shaken or not.
+        let opened = Connection::dial(target, Window::Usual, limit).await;
         let exchange = opened.ok()?.exchange(&letter, limit).await;
         recorder.note_exchange(number, &letter, &exchange);
         Some((since, judge(&exchange.evidence(0))))

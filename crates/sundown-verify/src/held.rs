@@ -2,7 +2,7 @@
 //! and learns of them together with the signal to stop.
 //!
 //! The promise: every request counted was wholly written, to a connection the kernel had
-//! accepted, before the signal was sent. A connection that did not fit into the queue is counted
+//! accepted, before the signal was sent; under TLS its ClientHello was. A connection that did not fit into the queue is counted
 //! as a local error, because no byte of it was sent. Of a process that leads a group the whole group
 //! is frozen, and the leader goes on first: where workers accept, they find the requests and the
 //! leader's word together. Never leaves a process frozen.
@@ -256,7 +256,7 @@ impl Queue {
 
     async fn hold(&mut self, kind: Kind, request: Request, mut connection: Connection) {
         let letter = Letter::new(std::slice::from_ref(&request), self.ledger.plan().target);
-        let mut exchange = Exchange::new(&connection, &letter);
+        let mut exchange = Exchange::new(&mut connection, &letter);
         // What does not fit into the kernel's buffers is written after the thaw, if at all.
         let _ = timeout(QUEUE_LIMIT, connection.write(&letter, &mut exchange)).await;
         let number = self.next_client();

@@ -7,6 +7,8 @@
 pub mod message;
 
 use std::io;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -94,6 +96,15 @@ impl Connection {
             reuse: Reuse::Fresh,
             began,
             greeted: None,
+        }
+    }
+
+    /// Takes note of what TLS has said since, such as close_notify: the kernel's state does not tell.
+    fn hear(&mut self) {
+        if self.stream.speaks_tls() && !self.stream.is_handshaking() {
+            self.incoming.reserve(READ_SIZE);
+            let mut read = pin!(self.stream.read_buf(&mut self.incoming));
+            let _ = read.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         }
     }
 
@@ -225,6 +236,7 @@ impl Connection {
                 Err(error) => {
                     let end = match error.kind() {
                         io::ErrorKind::TimedOut => End::Hung,
+                        io::ErrorKind::InvalidData => End::Garbled,
                         _ => End::Reset,
                     };
                     return exchange.end_with(end, Some(error));
@@ -450,11 +462,16 @@ pub struct Exchange {
 
 impl Exchange {
     /// Looks at the connection before the first byte is written, and ends at once if it is closed.
-    pub(crate) fn new(connection: &Connection, letter: &Letter) -> Self {
+    pub(crate) fn new(connection: &mut Connection, letter: &Letter) -> Self {
+        connection.hear();
         let handshake = connection.stream.is_handshaking();
         // Its first bytes are sent already.
         let greeted = connection.greeted.filter(|_| handshake);
-        let before = greeted.unwrap_or_else(|| Look::at(&connection.stream));
+        let mut before = greeted.unwrap_or_else(|| Look::at(&connection.stream));
+        if connection.farewell() == Some(Farewell::Announced) {
+            // close_notify says what FIN says, and may come long before it.
+            before.state = TcpState::CloseWait;
+        }
         let end = match before.state {
             TcpState::Close => Some(End::Reset),
             state if state.peer_has_closed() => Some(End::Eof),
@@ -550,8 +567,7 @@ impl Exchange {
 
     fn sent(&self) -> Sent {
         match self.written {
-            // The server has been asked for a handshake, which comes before the head.
-            _ if self.unshaken => Sent::PartOfHead,
+            _ if self.unshaken => Sent::Handshake,
             0 => Sent::Nothing,
             written if written < self.head => Sent::PartOfHead,
             written if written < self.length => Sent::PartOfBody,
@@ -674,7 +690,7 @@ mod tests {
             .unwrap();
         connection.exchange(&letter, LIMIT).await;
 
-        let mut exchange = Exchange::new(&connection, &letter);
+        let mut exchange = Exchange::new(&mut connection, &letter);
         looked.open();
         connection.closed_by_peer().await;
         connection.write(&letter, &mut exchange).await;

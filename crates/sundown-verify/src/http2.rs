@@ -72,7 +72,7 @@ impl Session {
     pub fn standing(&self) -> Standing {
         if self.wire.going_away() {
             Standing::GoingAway
-        } else if self.wire.state().peer_has_closed() {
+        } else if self.wire.has_ended() || self.wire.state().peer_has_closed() {
             Standing::Closed
         } else {
             Standing::Open
@@ -84,9 +84,9 @@ impl Session {
         self.wire.warned()
     }
 
-    /// Tells whether the server has said anything yet.
-    pub(crate) fn has_spoken(&self) -> bool {
-        self.wire.spoken()
+    /// Tells whether the server has said anything in HTTP/2.
+    pub(crate) fn is_understood(&self) -> bool {
+        self.wire.speaks_http2()
     }
 
     /// Sends one request and reads the answer, for at most `limit`.

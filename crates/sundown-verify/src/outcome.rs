@@ -148,6 +148,8 @@ pub enum Reuse {
 pub enum Sent {
     /// Not a byte.
     Nothing,
+    /// Not a byte, but a handshake of TLS was under way.
+    Handshake,
     /// Some of the head.
     PartOfHead,
     /// The head and some of the body.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attach::AttachError;
-use crate::channel::Endpoint;
+use crate::channel::{self, Endpoint};
 use crate::disposition::Disposition;
 use crate::http1::{Connection, Letter, Unmade};
 use crate::http2::Session;
@@ -172,9 +172,13 @@ pub(crate) struct FirstProcess {
 }
 
 impl FirstProcess {
-    /// Tells whether it handles a signal.
-    pub(crate) fn has_handler(&self, signal: i32) -> bool {
-        Disposition::of(self.pid.cast_unsigned(), signal) == Some(Disposition::Caught)
+    /// Tells whether it hears of a signal: by a handler, or blocked, as signalfd(2) wants it.
+    pub(crate) fn hears(&self, signal: i32) -> bool {
+        let disposition = Disposition::of(self.pid.cast_unsigned(), signal);
+        matches!(
+            disposition,
+            Some(Disposition::Caught | Disposition::Blocked)
+        )
     }
 
     /// Sends the service a signal.
@@ -355,7 +359,7 @@ impl Service {
                 Ok(()) => return Ok(()),
                 Err(what) => what,
             };
-            if Instant::now() > deadline || [NOT_HTTP, NOT_TLS].contains(&what) {
+            if Instant::now() > deadline || is_final(what) {
                 return Err(StartError::NotHttp {
                     address: running.address,
                     what: what.to_owned(),
@@ -400,7 +404,7 @@ pub(crate) async fn answers(
             Ok(()) => return Ok(()),
             Err(what) => what,
         };
-        if Instant::now() >= deadline || [NOT_HTTP, NOT_TLS].contains(&what) {
+        if Instant::now() >= deadline || is_final(what) {
             return Err(StartError::NotHttp {
                 address: endpoint.address,
                 what: what.to_owned(),
@@ -428,6 +432,13 @@ fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
 }
 
 const NOT_HTTP: &str = "what it answers is not HTTP/1.1";
+/// Tells whether an answer is none that a service gives while it starts.
+fn is_final(what: &str) -> bool {
+    [NOT_HTTP, NOT_HTTP2, NOT_TLS, NOT_AGREED].contains(&what)
+}
+
+const NOT_AGREED: &str =
+    "it refuses the TLS handshake (does it want --http2, --no-http1, a name or a certificate?)";
 const NOT_HTTP2: &str = "it does not answer in HTTP/2";
 const NOT_TLS: &str = "what it answers is not TLS";
 
@@ -436,13 +447,14 @@ async fn ask(endpoint: Endpoint, offers: &Offers) -> Result<(), &'static str> {
     let request = Request::get(&offers.fast);
     let not_made = |unmade: Unmade| match unmade.evidence.end {
         End::Garbled => NOT_TLS,
+        _ if unmade.error.kind() == channel::REFUSED => NOT_AGREED,
         _ => "it takes no connection",
     };
     if offers.no_http1 {
         let session = Session::open(endpoint, LIMIT).await.map_err(not_made)?;
         session.exchange(&request, LIMIT).await;
         // What it says to such a request is its own affair.
-        return match session.has_spoken() {
+        return match session.is_understood() {
             true => Ok(()),
             false => Err(NOT_HTTP2),
         };

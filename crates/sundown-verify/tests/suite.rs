@@ -140,6 +140,11 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         ("one-step", &["http2/2"], &[]),
         ("statusless", &["stream/3"], &[]),
         ("tls: none", &[], &[]),
+        (
+            "tls: zombie",
+            &["listener/2", "listener/3", "listener/5"],
+            &["listener/1", "ready/1"],
+        ),
         ("tls: unnotified", &["tls/1"], &[]),
         ("tls: half-hello", &["tls/2"], &["listener/1"]),
     ];

@@ -1,7 +1,7 @@
 //! Colours for verdicts, where somebody can see them.
 //!
 //! The promise: without a terminal, with `NO_COLOR` (<https://no-color.org>) or with `TERM=dumb` there
-//! is none, unless `--color` says otherwise. Colour says nothing that the words do not.
+//! is none, unless `--color` or `CLICOLOR_FORCE` say otherwise. Colour says nothing that the words do not.
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice as Chosen};

@@ -80,6 +80,7 @@ enum Cause {
 /// What was not at its end when a connection was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Unfinished {
+    Handshake,
     Head,
     Body,
     /// The request was there, and nobody had read it.
@@ -119,6 +120,7 @@ impl Teller<'_> {
     fn let_in(&self, lost: &Lost) -> Option<Cause> {
         let (delivered, closed) = (self.moments.delivered?, self.moments.closed?);
         let came = lost.evidence.reuse == Reuse::Fresh
+            && lost.evidence.before.is_some()
             && lost.evidence.seen == Seen::Nothing
             && lost.span.from >= delivered
             && lost.span.from + self.blur() < closed;
@@ -180,6 +182,7 @@ impl Teller<'_> {
             ),
             Cause::Ended(what) => {
                 let when = match what {
+                    Unfinished::Handshake => "while TLS hands were shaken",
                     Unfinished::Head => "while a head was still arriving",
                     Unfinished::Body => "while a body was still arriving",
                     Unfinished::Unread => "with requests unread in its sockets, which resets them",
@@ -190,6 +193,7 @@ impl Teller<'_> {
             }
             Cause::Closed(what) => {
                 let when = match what {
+                    Unfinished::Handshake => "while TLS hands were shaken",
                     Unfinished::Head => "while a head was still arriving",
                     Unfinished::Body => "while a body was still arriving",
                     Unfinished::Unread => "with a request unread, which resets it",
@@ -220,6 +224,9 @@ fn unfinished(lost: &Lost) -> Option<Unfinished> {
     match (lost.loss, sent) {
         (Loss::Truncated, _) => Some(Unfinished::Answer),
         (Loss::UploadCut, _) => Some(Unfinished::Body),
+        (Loss::Eof | Loss::Reset | Loss::BacklogReset, Sent::Handshake) => {
+            Some(Unfinished::Handshake)
+        }
         (Loss::Eof | Loss::Reset | Loss::BacklogReset, Sent::PartOfHead) => Some(Unfinished::Head),
         (Loss::Eof, Sent::All) => Some(Unfinished::Unanswered),
         // Other streams' frames may have been what was unread.

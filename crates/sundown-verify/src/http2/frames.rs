@@ -21,6 +21,8 @@ pub(crate) enum Frame {
         /// The stream.
         stream: u32,
     },
+    /// SETTINGS, with which both sides begin.
+    Settings,
     /// RST_STREAM.
     Reset {
         /// The stream.
@@ -39,6 +41,7 @@ const HEADER: usize = 9;
 const CLIENT_PREFACE: usize = 24;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const SETTINGS: u8 = 0x4;
 const GOAWAY: u8 = 0x7;
 
 impl Frames {
@@ -93,6 +96,7 @@ impl Frames {
     fn finish(&mut self, report: &mut impl FnMut(Frame)) {
         let stream = self.number_at(5) & STREAM_MASK;
         match self.held[3] {
+            SETTINGS => report(Frame::Settings),
             HEADERS => report(Frame::Headers { stream }),
             RST_STREAM if self.held.len() == HEADER + 4 => {
                 report(Frame::Reset {
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn frames_are_found_however_the_bytes_are_cut() {
         let mut bytes = vec![b'P'; CLIENT_PREFACE];
-        bytes.extend(frame(0x4, 0, &[]));
+        bytes.extend(frame(SETTINGS, 0, &[]));
         bytes.extend(frame(HEADERS, 1, &[0x88; 30]));
         bytes.extend(frame(0x0, 1, &[7; 300]));
         bytes.extend(frame(RST_STREAM, 3, &7_u32.to_be_bytes()));
@@ -149,6 +153,7 @@ mod tests {
         ));
         bytes.extend(frame(HEADERS, 5, &[]));
         let expected = [
+            Frame::Settings,
             Frame::Headers { stream: 1 },
             Frame::Reset { stream: 3, code: 7 },
             Frame::GoAway { last: 5 },

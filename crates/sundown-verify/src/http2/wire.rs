@@ -1,8 +1,8 @@
 //! Overhears an HTTP/2 connection between `h2` and the kernel.
 //!
 //! The promise: what is said about a stream's fate (written or not, reset, above GOAWAY) comes
-//! from the bytes that really passed, not from a library's summary of them. Never delays, changes
-//! or drops a byte.
+//! from the bytes that really passed, not from a library's summary of them; under TLS from those that
+//! TLS took, which may keep them until hands are shaken. Never delays, changes or drops a byte.
 
 use std::collections::HashMap;
 use std::io;
@@ -31,6 +31,8 @@ pub(crate) struct Wire {
 #[derive(Debug, Default)]
 struct Heard {
     spoken: bool,
+    /// Whether what it says is HTTP/2.
+    settings: bool,
     goaway: Option<u32>,
     /// Whether a GOAWAY named the highest stream there can be.
     warned: bool,
@@ -72,6 +74,16 @@ impl Wire {
     /// Tells whether the server has said anything yet.
     pub(crate) fn spoken(&self) -> bool {
         self.heard().spoken
+    }
+
+    /// Tells whether the server has said anything in HTTP/2.
+    pub(crate) fn speaks_http2(&self) -> bool {
+        self.heard().settings
+    }
+
+    /// Tells whether the server has ended what it says.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.heard().end.is_some()
     }
 
     /// Tells what the server said about not processing a stream.
@@ -141,6 +153,7 @@ impl Wire {
             Frame::Reset { stream, code } => {
                 heard.resets.insert(stream, code);
             }
+            Frame::Settings => heard.settings = true,
             Frame::Headers { .. } => {}
         }
     }
@@ -187,6 +200,9 @@ impl AsyncRead for Ear {
         let before = buf.filled().len();
         let read = ready!(Pin::new(channel).poll_read(cx, buf));
         match (&read, &buf.filled()[before..]) {
+            (Err(error), _) if error.kind() == io::ErrorKind::InvalidData => {
+                wire.hear_end(End::Garbled, Some(error.kind()));
+            }
             (Err(error), _) => wire.hear_end(End::Reset, Some(error.kind())),
             (Ok(()), []) => wire.hear_end(End::Eof, None),
             (Ok(()), bytes) => {
@@ -226,7 +242,6 @@ impl AsyncWrite for Ear {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The connection is closed when its last owner drops it.
         Pin::new(&mut self.get_mut().channel).poll_shutdown(cx)
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use super::kin;
 
-/// How long killed processes may take to be gone.
+/// How long killed processes may take until some of them are gone.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What the keeper writes: first the service's number, then its status once it has ended. Both are of
@@ -86,19 +86,27 @@ impl Keeper {
         if self.status.is_none() {
             let _ = self.status();
         }
+        let mut left = usize::MAX;
         // The end of the line is the end of the keeper, which has nobody left then.
-        self.empty = matches!(self.line.read(&mut [0]), Ok(0));
+        while !self.empty {
+            self.empty = matches!(self.line.read(&mut [0]), Ok(0));
+            let now = self.kept().len();
+            if now >= left {
+                return;
+            }
+            left = now;
+        }
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.end();
-        if !self.empty {
-            // Somebody cannot be killed: another user's, or one that waits for a disk.
-            let _ = self.child.kill();
+        // Else somebody cannot be killed: another user's, or one that waits for a disk. The keeper stays
+        // with them, and ends when they do.
+        if self.empty {
+            let _ = self.child.wait();
         }
-        let _ = self.child.wait();
     }
 }
 
@@ -195,9 +203,13 @@ unsafe fn reap(service: libc::pid_t, line: RawFd, options: i32) -> bool {
 unsafe fn end_all(service: libc::pid_t, line: RawFd) -> ! {
     // SAFETY: as in `keep`.
     unsafe {
+        // By its number, too: a kernel can be built without a list of children.
+        kill_child(service);
         loop {
             kill_children();
             reap(service, line, 0);
+            // All that have ended meanwhile: to kill many one after the other takes too long.
+            while reap(service, line, libc::WNOHANG) {}
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::visit;
-use crate::outcome::Outcome;
+use crate::outcome::{Loss, Outcome};
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -48,7 +48,8 @@ async fn play(mut stage: Stage) -> Finding {
     let (let_in, zombies) = count(&visits, closed);
     if zombies > 0 {
         let seen = format!("{zombies} of {let_in} that were let in after the signal got nothing");
-        let cause = open.map(|open| {
+        let nobody = open.filter(|_| zombies == let_in);
+        let cause = nobody.map(|open| {
             let open = open.as_millis();
             format!("the listener was open for {open} ms after the signal, and nobody served it")
         });
@@ -64,7 +65,11 @@ async fn play(mut stage: Stage) -> Finding {
 fn count(visits: &[Option<(Instant, Outcome)>], closed: Instant) -> (u64, u64) {
     let let_in = visits.iter().flatten();
     let zombies = let_in.clone().filter(|(since, outcome)| {
-        matches!(outcome, Outcome::Lost(_)) && *since + ZOMBIE <= closed
+        let nothing = match outcome {
+            Outcome::Lost(loss) => !matches!(loss, Loss::ServerError | Loss::Truncated),
+            _ => false,
+        };
+        nothing && *since + ZOMBIE <= closed
     });
     (let_in.count() as u64, zombies.count() as u64)
 }

@@ -39,7 +39,7 @@ async fn play(mut stage: Stage) -> Finding {
     for _ in 0..CLIENTS {
         let opened = Connection::open(stage.endpoint(), Window::Small, Plan::HANG_LIMIT).await;
         let Ok(mut connection) = opened else { continue };
-        let mut exchange = Exchange::new(&connection, &letter);
+        let mut exchange = Exchange::new(&mut connection, &letter);
         connection.write(&letter, &mut exchange).await;
         waiting.push((connection, exchange));
     }

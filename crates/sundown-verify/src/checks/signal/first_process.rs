@@ -39,7 +39,7 @@ async fn as_first_process(stage: &Stage) -> Result<Finding, StartError> {
     let exit = first.running.process.wait_exit(service.grace).await;
     let Ok(exit) = exit else {
         let seen = format!("still there after {:?}", service.grace);
-        let cause = match first.has_handler(service.signal) {
+        let cause = match first.hears(service.signal) {
             false => Some("it has no handler, and to PID 1 the kernel delivers nothing without"),
             true => None,
         };
@@ -84,7 +84,7 @@ async fn at_instant(
 ) -> Result<Heard, StartError> {
     let mut first = service.launch_as(like).await?;
     sleep(after).await;
-    if !first.has_handler(service.signal) {
+    if !first.hears(service.signal) {
         return Ok(Heard::TooEarly);
     }
     first.signal(service.signal)?;

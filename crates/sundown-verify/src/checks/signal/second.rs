@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::http1::{Connection, Letter};
 use crate::outcome::{Outcome, judge};
 use crate::plan::{Plan, Request};
 use crate::service::SecondSignal;
-use crate::stop::Stage;
+use crate::stop::{LAG_LIMIT, Stage};
 use crate::tcp::Window;
 
 pub(super) const TERMINATED: Check = Check {
@@ -72,6 +72,7 @@ const SOON: Duration = Duration::from_secs(2);
 /// How long a request is under way before the first signal.
 const UNDER_WAY: Duration = Duration::from_millis(100);
 
+/// How long after the first signal the second comes.
 const BETWEEN: Duration = Duration::from_millis(20);
 
 async fn tell(mut stage: Stage, second: i32) -> Finding {
@@ -100,18 +101,27 @@ async fn judge_second(mut stage: Stage, second: i32) -> Finding {
     let hurries = stage.service().declared.second_signal == Some(SecondSignal::Hurries);
     let path = match (hurries, &offers.endless) {
         (true, Some(endless)) => endless.clone(),
-        _ => offers.slow.clone().unwrap_or_default(),
+        (true, None) => {
+            return end_with(stage, "needs --endless PATH: what does not end by itself").await;
+        }
+        (false, _) => offers.slow.clone().unwrap_or_default(),
     };
     let under_way = ask(&stage, &path);
     sleep(UNDER_WAY).await;
     send_both(&mut stage, second).await;
+    let both = Instant::now();
     let moments = stage.ended().await;
-    let outcome = under_way.await.ok().flatten();
+    let asked = under_way.await.ok().flatten();
+    // Only what was in flight at both is evidence.
+    let outcome = asked.and_then(|(outcome, at)| (at > both).then_some(outcome));
     let took = moments.after_signal(moments.ended.map(|(at, _)| at));
     match (hurries, took, outcome) {
         _ if moments.killed => Finding::fail(1, "two of them did not end it"),
         (true, Some(took), _) if took <= BETWEEN + SOON => {
             Finding::pass(1, format!("gone after {} ms", took.as_millis()))
+        }
+        (true, Some(_), _) if stage.lag() > LAG_LIMIT => {
+            Finding::inconclusive("this machine was late itself")
         }
         (true, Some(took), _) => Finding::fail(1, format!("gone after {} ms", took.as_millis())),
         (false, _, Some(Outcome::Answered { .. })) => Finding::pass(1, "the request was answered"),
@@ -120,14 +130,20 @@ async fn judge_second(mut stage: Stage, second: i32) -> Finding {
     }
 }
 
+async fn end_with(mut stage: Stage, missing: &str) -> Finding {
+    stage.send(libc::SIGTERM);
+    stage.ended().await;
+    Finding::inconclusive(missing)
+}
+
 /// Asks, and notes what becomes of it.
-fn ask(stage: &Stage, path: &str) -> JoinHandle<Option<Outcome>> {
+fn ask(stage: &Stage, path: &str) -> JoinHandle<Option<(Outcome, Instant)>> {
     let letter = Letter::new(&[Request::get(path)], stage.address());
     let (target, recorder) = (stage.endpoint(), stage.recorder().clone());
     tokio::spawn(async move {
         let opened = Connection::open(target, Window::Usual, Plan::HANG_LIMIT).await;
         let exchange = opened.ok()?.exchange(&letter, Plan::HANG_LIMIT).await;
         recorder.note_exchange(1, &letter, &exchange);
-        Some(judge(&exchange.evidence(0)))
+        Some((judge(&exchange.evidence(0)), exchange.span(0).to))
     })
 }

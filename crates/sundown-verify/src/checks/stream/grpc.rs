@@ -32,7 +32,7 @@ const CLIENTS: usize = 4;
 
 async fn play(mut stage: Stage) -> Finding {
     let method = stage.service().offers.grpc.clone().unwrap_or_default();
-    let signalled = Arc::new(AtomicBool::new(false));
+    let signal = Arc::new(Signal::default());
     let mut calling = JoinSet::new();
     for number in 1..=CLIENTS {
         let opened = Session::open(stage.endpoint(), Plan::HANG_LIMIT).await;
@@ -48,17 +48,25 @@ async fn play(mut stage: Stage) -> Finding {
             number,
             recorder: stage.recorder().clone(),
         };
-        calling.spawn(caller.call_over(signalled.clone()));
+        calling.spawn(caller.call_over(signal.clone()));
     }
     stage.signalled().await;
+    signal.sent.store(true, Ordering::Release);
     stage.delivered().await;
-    signalled.store(true, Ordering::Release);
+    signal.delivered.store(true, Ordering::Release);
     stage.ended().await;
     let ends: Result<Vec<_>, String> = calling.join_all().await.into_iter().collect();
     match ends {
         Ok(ends) => verdict(ends.into_iter().flatten().collect()),
         Err(what) => Finding::inconclusive(what),
     }
+}
+
+/// What is known of the signal; somebody else's is delivered some time after we ask for it.
+#[derive(Default)]
+struct Signal {
+    sent: AtomicBool,
+    delivered: AtomicBool,
 }
 
 struct Caller {
@@ -77,14 +85,16 @@ const UNAVAILABLE: u16 = 14;
 
 impl Caller {
     /// Calls until a call ends after the signal, and returns how; `None` when the server declined it.
-    async fn call_over(self, signalled: Arc<AtomicBool>) -> Result<Option<Ended>, String> {
+    async fn call_over(self, signal: Arc<Signal>) -> Result<Option<Ended>, String> {
         loop {
             let ended = self.call().await;
-            if signalled.load(Ordering::Acquire) {
+            if signal.delivered.load(Ordering::Acquire) {
                 return Ok(ended);
             }
             match ended {
+                // An answer as any before the signal proves nothing yet.
                 Some(Ok(OK)) => {}
+                _ if signal.sent.load(Ordering::Acquire) => return Ok(ended),
                 Some(Ok(status)) => {
                     return Err(format!(
                         "before the signal a call ended with status {status}"
