@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{DefaultBodyLimit, Query};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
@@ -26,7 +27,7 @@ const EVENT: &[u8] = b"data: more\n\n";
 /// How often there is one.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=`, `/events` and `/upload` as `peers/README.md` says.
+/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=`, `/events`, `/ws` and `/upload` as `peers/README.md` says.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(ok))
@@ -34,6 +35,7 @@ pub fn router() -> Router {
         .route("/slow", get(slow))
         .route("/big", get(big))
         .route("/events", get(events))
+        .route("/ws", get(websocket))
         .route("/upload", post(upload))
         .layer(DefaultBodyLimit::disable())
 }
@@ -103,6 +105,17 @@ pub fn event_stream() -> impl Stream<Item = Result<Bytes, std::io::Error>> {
     stream::unfold((), |()| async {
         tokio::time::sleep(EVERY).await;
         Some((Ok(Bytes::from_static(EVENT)), ()))
+    })
+}
+
+/// Sends back whatever comes, as axum's documentation does it.
+async fn websocket(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(|mut socket| async move {
+        while let Some(Ok(message)) = socket.recv().await {
+            if socket.send(message).await.is_err() {
+                return;
+            }
+        }
     })
 }
 

@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Query};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::{Router, routing};
 use serde::Deserialize;
 use sundown::{App, BoxError, Context, Hook, Listener, OnDeath, Worker};
@@ -105,10 +107,36 @@ fn router() -> Router {
         .route("/task", routing::get(task))
         .route("/left", routing::get(left))
         .route("/peer", routing::get(peer))
+        .route("/ws", routing::get(echo))
+        .route("/feed", routing::get(feed))
         .route(
             "/upload",
             routing::post(|body: Bytes| async move { format!("got {}", body.len()) }),
         )
+}
+
+async fn echo(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(|mut socket| async move {
+        while let Some(Ok(message)) = socket.recv().await {
+            if socket.send(message).await.is_err() {
+                break;
+            }
+        }
+        eprintln!("echo ended");
+    })
+}
+
+/// Sends messages of many lengths, some in several frames, and reads nothing.
+async fn feed(upgrade: WebSocketUpgrade) -> Response {
+    let upgrade = upgrade.write_buffer_size(0);
+    upgrade.on_upgrade(|mut socket| async move {
+        for length in (0..100_000).step_by(977).cycle() {
+            if socket.send(vec![b'f'; length].into()).await.is_err() {
+                break;
+            }
+        }
+        eprintln!("feed ended");
+    })
 }
 
 async fn slow(Query(Pause { ms }): Query<Pause>) -> &'static str {

@@ -25,6 +25,9 @@
 //! its queue be reset, releases what it held, says what it did and exits with a code that tells
 //! whether anything was cut off. A second signal hurries, a third ends the process at once.
 //!
+//! A WebSocket (`axum::extract::ws` or any other upgrade to one over HTTP/1.1) is told close with
+//! 1001 between two messages when draining begins; its handler sees the client's answer and ends.
+//!
 //! # Phases
 //! [`Phase`] tells where a service is; [`Handle::phases`] is a channel of them. What is true in
 //! each is written there.

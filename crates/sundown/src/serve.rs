@@ -19,6 +19,7 @@ mod reaper;
 mod registry;
 mod requests;
 mod rest;
+mod websocket;
 
 use std::time::Duration;
 

@@ -83,6 +83,7 @@ impl Subject {
             endless: Some("/slow?ms=600000".to_owned()),
             stream: Some("/events".to_owned()),
             sse: Some("/events".to_owned()),
+            ws: peer.ws.then(|| "/ws".to_owned()),
             ready: peer.probes.as_ref().map(|probes| probes.ready.to_owned()),
             live: peer.probes.as_ref().map(|probes| probes.live.to_owned()),
             http2: peer.http2,

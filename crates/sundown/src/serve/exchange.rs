@@ -129,6 +129,8 @@ struct Exchange {
     /// Made when somebody first asks.
     context: Option<Context>,
     bodiless: bool,
+    /// Whether it goes on as another protocol.
+    upgraded: bool,
     finished: bool,
 }
 
@@ -146,6 +148,7 @@ impl Exchange {
             ticket,
             context: None,
             bodiless: request.method() == Method::HEAD,
+            upgraded: false,
             finished: false,
         }
     }
@@ -165,6 +168,9 @@ impl Drop for Exchange {
             && let Some(context) = &self.context
         {
             context.cancel();
+        }
+        if self.upgraded {
+            self.connection.keep_name(self.ticket);
         }
         self.connection.request_ends(self.ticket, self.finished);
     }
@@ -280,6 +286,12 @@ impl<S: HttpService> Future for Responding<S> {
             }
         };
         let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            let upgrade = response.headers().get(header::UPGRADE);
+            let websocket =
+                upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+            response.body_mut().note_upgrade(websocket);
+        }
         response.body_mut().note_status(status);
         if closing && *this.version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS {
             response
@@ -352,6 +364,14 @@ impl<B: HttpBody<Data = Bytes>> Tracked<B> {
 }
 
 impl<B> Tracked<B> {
+    fn note_upgrade(&mut self, websocket: bool) {
+        let exchange = &mut self.end.exchange;
+        exchange.upgraded = true;
+        if websocket {
+            exchange.connection.becomes_websocket();
+        }
+    }
+
     fn note_status(&mut self, status: StatusCode) {
         let bodiless = status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::registry::Registered;
+use super::websocket::{Outbound, is_control};
 use crate::sys;
 
 /// How long after our FIN a peer is waited for that takes nothing, or only sends.
@@ -38,6 +39,8 @@ pub(super) struct Io {
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Ending>,
+    /// Once a WebSocket is spoken.
+    websocket: Option<Box<Outbound>>,
     connection: Arc<Registered>,
 }
 
@@ -54,6 +57,7 @@ impl Io {
             stream,
             rewound: Bytes::new(),
             ending: None,
+            websocket: None,
             connection,
         }
     }
@@ -155,6 +159,42 @@ impl Io {
         Poll::Pending
     }
 
+    /// Says the last word on a WebSocket, if it is due.
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(outbound) = &mut self.websocket else {
+            return Poll::Ready(Ok(()));
+        };
+        if self.connection.take_order_to_part() {
+            outbound.part();
+        }
+        while !outbound.word().is_empty() {
+            let stream = Pin::new(&mut self.stream);
+            let written = ready!(stream.poll_write(cx, outbound.word()))?;
+            outbound.word_written(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what may follow on a WebSocket. Behind the last word the application's own close counts
+    /// as written, since it is said; a message fails, so that a loop which only writes ends.
+    fn poll_write_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_part(cx))?;
+        let outbound = self.websocket.as_mut().expect("the caller has looked");
+        if outbound.is_over() {
+            return Poll::Ready(match is_control(bytes) {
+                true => Ok(bytes.len()),
+                false => Err(io::ErrorKind::BrokenPipe.into()),
+            });
+        }
+        let admitted = outbound.admits(bytes);
+        let stream = Pin::new(&mut self.stream);
+        let written = ready!(stream.poll_write(cx, &bytes[..admitted]))?;
+        outbound.pass(&bytes[..written]);
+        // What is not said now is said before the next bytes, or when something is read.
+        let _ = self.poll_part(cx);
+        Poll::Ready(Ok(written))
+    }
+
     /// Reads and forgets until the peer is gone, or has sent for longer than we listen.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waste = [const { MaybeUninit::uninit() }; 4096];
@@ -207,6 +247,11 @@ impl Read for Io {
             self.connection.bytes_arrived();
             return Poll::Ready(Ok(()));
         }
+        if self.websocket.is_some() {
+            self.connection.wake_for_orders(cx.waker().clone());
+            // Its error is found by whoever reads or writes next.
+            let _ = self.poll_part(cx);
+        }
         // SAFETY: only bytes that `poll_read` has filled are declared as initialised.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -226,6 +271,9 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.websocket.is_some() {
+            return self.poll_write_frames(cx, bytes);
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
         self.connection.bytes_left();
         Poll::Ready(written)
@@ -236,6 +284,11 @@ impl Write for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.websocket.is_some() {
+            let mut slices = slices.iter().map(|slice| &**slice);
+            let first = slices.find(|slice| !slice.is_empty()).unwrap_or_default();
+            return self.poll_write_frames(cx, first);
+        }
         let mut together = [const { MaybeUninit::uninit() }; TOGETHER];
         let mut together = ReadBuf::uninit(&mut together);
         let stream = Pin::new(&mut self.stream);
@@ -253,8 +306,12 @@ impl Write for Io {
     }
 
     /// hyper calls this only once its own buffer is empty.
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.connection.flushed();
+        if self.websocket.is_none() && self.connection.is_websocket() {
+            // The head of the upgrade is out: frames follow.
+            self.websocket = Some(Box::default());
+        }
         Poll::Ready(Ok(()))
     }
 

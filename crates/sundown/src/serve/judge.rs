@@ -48,9 +48,11 @@ pub(super) struct View {
     pub(super) activity: Activity,
     /// Whether hyper has let go of it.
     pub(super) rests: bool,
+    /// Whether it speaks WebSocket since an upgrade.
+    pub(super) websocket: bool,
     /// Whether it ever carried a request.
     pub(super) served: bool,
-    /// When it was told to go away (HTTP/2).
+    /// When it was told to go away (HTTP/2, WebSocket).
     pub(super) told: Option<Instant>,
 }
 
@@ -94,6 +96,8 @@ pub(super) enum Order {
     HeadTimeout,
     /// Send GOAWAY in two steps and finish what is open.
     GoAway,
+    /// Say close (1001) between two messages of a WebSocket.
+    Part,
     /// Drop everything now. Never judged: the control thread orders it.
     Cut,
 }
@@ -110,6 +114,9 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
     let due = match (view.protocol, view.activity) {
         (_, Activity::Closing(since)) => (since + QUIET, Order::Look),
         (Protocol::Http2, _) => return judge_http2(now, view, stage, limits),
+        (_, Activity::Busy) if view.websocket && stage.draining && view.told.is_none() => {
+            return Judgement::Now(Order::Part);
+        }
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
         (protocol, Activity::Idle(since)) => {
@@ -216,6 +223,7 @@ mod tests {
             protocol,
             activity,
             rests: false,
+            websocket: false,
             served: true,
             told: None,
         };
@@ -248,6 +256,27 @@ mod tests {
                 "busy is left alone",
                 999,
                 view(Http1, Busy),
+                draining,
+                Never,
+            ),
+            (
+                "a WebSocket is told when draining",
+                100,
+                View {
+                    websocket: true,
+                    ..view(Http1, Busy)
+                },
+                draining,
+                Now(Order::Part),
+            ),
+            (
+                "and once",
+                100,
+                View {
+                    websocket: true,
+                    told: Some(at(100)),
+                    ..view(Http1, Busy)
+                },
                 draining,
                 Never,
             ),

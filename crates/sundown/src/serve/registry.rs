@@ -60,6 +60,7 @@ pub(crate) struct Connection {
     /// Microseconds of `clock`.
     since: AtomicU64,
     rests: AtomicBool,
+    websocket: AtomicBool,
     served: AtomicBool,
     /// Microseconds of `clock` plus one; zero is "not told".
     told: AtomicU64,
@@ -98,8 +99,9 @@ mod order {
     pub(super) const CLOSE: u8 = 3;
     pub(super) const HEAD_TIMEOUT: u8 = 4;
     pub(super) const GO_AWAY: u8 = 5;
+    pub(super) const PART: u8 = 6;
     /// The highest: no other order replaces it.
-    pub(super) const CUT: u8 = 6;
+    pub(super) const CUT: u8 = 7;
 }
 
 /// A connection's entry, which ends with the last that belongs to the connection: its socket, its
@@ -129,6 +131,7 @@ impl Registered {
             body: AtomicU8::new(body::NONE),
             since: AtomicU64::new(core.clock.micros()),
             rests: AtomicBool::new(false),
+            websocket: AtomicBool::new(false),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
             order: AtomicU8::new(order::NONE),
@@ -237,6 +240,11 @@ impl Connection {
         self.requests.begin(request)
     }
 
+    /// Remembers a request by name for as long as the connection goes on as what it was upgraded to.
+    pub(super) fn keep_name(&self, ticket: Ticket) {
+        self.requests.keep_name(ticket);
+    }
+
     /// A response is complete in hyper's buffer, or never will be.
     pub(super) fn request_ends(&self, ticket: Ticket, finished: bool) {
         let ending = if finished {
@@ -287,6 +295,15 @@ impl Connection {
             });
     }
 
+    /// A request was answered by an upgrade to WebSocket.
+    pub(super) fn becomes_websocket(&self) {
+        self.websocket.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_websocket(&self) -> bool {
+        self.websocket.load(Ordering::Relaxed)
+    }
+
     pub(super) fn has_no_request(&self) -> bool {
         self.requests.is_empty()
     }
@@ -334,7 +351,8 @@ impl Connection {
     pub(super) fn take_order(&self) -> Option<Order> {
         let number = self.order.load(Ordering::Acquire);
         let order = match number {
-            order::NONE | order::LOOK => return None,
+            // These are for whoever has the socket.
+            order::NONE | order::LOOK | order::PART => return None,
             order::REST => Order::Rest,
             order::CLOSE => Order::Close,
             order::HEAD_TIMEOUT => Order::HeadTimeout,
@@ -355,6 +373,11 @@ impl Connection {
         !matches!(number, order::NONE | order::CUT)
             && self.remove_order(number)
             && number == order::LOOK
+    }
+
+    /// Takes the order to say the last word on a WebSocket; true when there was one.
+    pub(super) fn take_order_to_part(&self) -> bool {
+        self.order.load(Ordering::Acquire) == order::PART && self.remove_order(order::PART)
     }
 
     /// Removes an order, unless a higher one has replaced it.
@@ -380,9 +403,10 @@ impl Connection {
             Order::Close => order::CLOSE,
             Order::HeadTimeout => order::HEAD_TIMEOUT,
             Order::GoAway => order::GO_AWAY,
+            Order::Part => order::PART,
             Order::Cut => order::CUT,
         };
-        if wanted == Order::GoAway {
+        if matches!(wanted, Order::GoAway | Order::Part) {
             let now = self.core.clock.micros();
             self.told.store(now + 1, Ordering::Relaxed);
         }
@@ -439,6 +463,7 @@ impl Connection {
             protocol: self.protocol(),
             activity,
             rests: self.rests.load(Ordering::Relaxed),
+            websocket: self.is_websocket(),
             served: self.served.load(Ordering::Relaxed),
             told: told.map(|micros| self.core.clock.instant(micros)),
         }
@@ -460,6 +485,9 @@ impl Connection {
             _ if self.body.load(Ordering::Acquire) == body::OPEN => Work::Request,
             _ => return Vec::new(),
         };
+        if let (Work::Upgraded, Some((name, since))) = (work, self.requests.upgraded()) {
+            return vec![CutOff::new(work, name, peer, age(since))];
+        }
         let age = age(self.since.load(Ordering::Relaxed));
         let name = "(unread or unsent)".to_owned();
         vec![CutOff::new(work, name, peer, age)]

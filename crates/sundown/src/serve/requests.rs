@@ -21,6 +21,8 @@ struct Inner {
     /// The only place that HTTP/1 needs: it has one request at a time.
     first: Option<(Ticket, Named)>,
     more: Vec<(Ticket, Named)>,
+    /// The route that ended in an upgrade, and since when. Boxed: few connections have one.
+    upgraded: Option<Box<(String, u64)>>,
     counts: RequestCounts,
 }
 
@@ -86,6 +88,20 @@ impl Requests {
             inner.more.swap_remove(index);
         }
         inner.first.is_none() && inner.more.is_empty()
+    }
+
+    /// Keeps a request's name beyond its end.
+    pub(super) fn keep_name(&self, ticket: Ticket) {
+        let mut inner = lock(&self.0);
+        let open = inner.first.iter().chain(&inner.more);
+        let named = open.filter(|(of, _)| *of == ticket).map(|(_, named)| named);
+        let kept = named.map(|named| Box::new((named.route(), named.since)));
+        inner.upgraded = kept.last();
+    }
+
+    /// The route of the request that ended in an upgrade, and since when.
+    pub(super) fn upgraded(&self) -> Option<(String, u64)> {
+        lock(&self.0).upgraded.as_deref().cloned()
     }
 
     pub(super) fn is_empty(&self) -> bool {
