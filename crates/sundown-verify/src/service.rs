@@ -448,6 +448,7 @@ async fn ask(endpoint: Endpoint, offers: &Offers) -> Result<(), &'static str> {
     let not_made = |unmade: Unmade| match unmade.evidence.end {
         End::Garbled => NOT_TLS,
         _ if unmade.error.kind() == channel::REFUSED => NOT_AGREED,
+        _ if unmade.evidence.before.is_some() => "it does not shake hands for TLS",
         _ => "it takes no connection",
     };
     if offers.no_http1 {
