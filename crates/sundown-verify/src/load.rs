@@ -24,9 +24,10 @@ use ledger::Ledger;
 ///
 /// ```no_run
 /// # async fn example() {
+/// use std::net::SocketAddr;
 /// use sundown_verify::{Kind, Load, Plan};
 ///
-/// let plan = Plan::against("127.0.0.1:8080".parse().unwrap())
+/// let plan = Plan::against(SocketAddr::from(([127, 0, 0, 1], 8080)))
 ///     .with(Kind::KeepAlive, 32)
 ///     .with(Kind::NewConnection, 16);
 /// let load = Load::start(plan);

@@ -172,13 +172,9 @@ pub(crate) struct FirstProcess {
 }
 
 impl FirstProcess {
-    /// Tells whether it hears of a signal: by a handler, or blocked, as signalfd(2) wants it.
-    pub(crate) fn hears(&self, signal: i32) -> bool {
-        let disposition = Disposition::of(self.pid.cast_unsigned(), signal);
-        matches!(
-            disposition,
-            Some(Disposition::Caught | Disposition::Blocked)
-        )
+    /// Tells what becomes of a signal.
+    pub(crate) fn disposition(&self, signal: i32) -> Option<Disposition> {
+        Disposition::of(self.pid.cast_unsigned(), signal)
     }
 
     /// Sends the service a signal.

@@ -141,7 +141,7 @@ fn answer(
         Some("/endless") => loop {
             pause(Duration::from_secs(60));
         },
-        Some("/big") => vec![b'b'; 16 << 20],
+        Some("/big") => vec![b'b'; 8 << 20],
         _ => b"ok".to_vec(),
     };
     if fault == Fault::Garbled {

@@ -110,7 +110,7 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
         pause(STEP);
     }
     if zombie.is_some() {
-        pause(Duration::from_secs(1));
+        pause(Duration::from_millis(500));
     }
     // Whoever waits for the start has asked for something else, too.
     let slow_alone = SLOW.load(Ordering::Relaxed) >= 32 && OTHER.load(Ordering::Relaxed) < 8;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::disposition::Disposition;
 use crate::service::{FirstProcess, Service, StartError};
 use crate::stop::Stage;
 
@@ -39,9 +40,12 @@ async fn as_first_process(stage: &Stage) -> Result<Finding, StartError> {
     let exit = first.running.process.wait_exit(service.grace).await;
     let Ok(exit) = exit else {
         let seen = format!("still there after {:?}", service.grace);
-        let cause = match first.hears(service.signal) {
-            false => Some("it has no handler, and to PID 1 the kernel delivers nothing without"),
-            true => None,
+        let cause = match first.disposition(service.signal) {
+            Some(Disposition::Default | Disposition::Ignored) => {
+                Some("it has no handler, and to PID 1 the kernel delivers nothing without")
+            }
+            // Blocked signals are queued, for signalfd(2).
+            _ => None,
         };
         return Ok(Finding::fail(1, seen).because(cause.map(str::to_owned)));
     };
@@ -84,7 +88,8 @@ async fn at_instant(
 ) -> Result<Heard, StartError> {
     let mut first = service.launch_as(like).await?;
     sleep(after).await;
-    if !first.hears(service.signal) {
+    // Blocked may mean that a thread is just being started, or a program.
+    if first.disposition(service.signal) != Some(Disposition::Caught) {
         return Ok(Heard::TooEarly);
     }
     first.signal(service.signal)?;
