@@ -92,7 +92,7 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         (
             "zombie",
             &["listener/2", "listener/3", "listener/5"],
-            &["listener/1", "http1/9", "ready/1"],
+            &["listener/1", "ready/1"],
         ),
         ("blind-idle", &["http1/2"], &["http1/15"]),
         (

@@ -15,7 +15,7 @@ pub(super) const CHECK: Check = Check {
     id: "proc/3",
     level: Level::Should,
     promise: "what was answered is delivered, whatever the process does next",
-    method: "four clients ask for megabytes before the signal, send the beginning of another request after it, and read only when the process has ended or half a second has passed",
+    method: "eight clients ask for megabytes before the signal, send the beginning of another request after it, and read only when the process has ended or half a second has passed",
     criterion: "each answer is whole",
     source: "RFC 9112 §9.6: who closes with bytes unread resets the connection, and takes back what was on its way",
     advice: "Close in two steps: FIN, then read until the client's; and let the process wait for it",
@@ -24,7 +24,7 @@ pub(super) const CHECK: Check = Check {
     play: |stage| Box::pin(play(stage)),
 };
 
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 8;
 
 /// How long the answers have to begin.
 const BEGUN: Duration = Duration::from_millis(200);
