@@ -16,9 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::channel::{Channel, Endpoint, Farewell};
+use crate::dial;
+pub use crate::dial::Unmade;
 use crate::outcome::{Disclaimed, End, Evidence, Persistence, Protocol, Reuse, Seen, Sent, Taken};
 use crate::plan::Request;
-use crate::tcp::{Look, TcpState, Window, connect, end_of_connect};
+use crate::tcp::{Look, TcpState, Window};
 use crate::timeline::Span;
 use message::{Reader, Response, encode_head};
 
@@ -45,7 +47,7 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, Unmade> {
         let began = Instant::now();
-        let stream = open_channel(target.into(), window, limit, Protocol::Http1).await?;
+        let stream = dial::open(target.into(), window, limit, Protocol::Http1).await?;
         Ok(Self::over(stream, began))
     }
 
@@ -57,7 +59,7 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, Unmade> {
         let began = Instant::now();
-        let mut stream = dial_channel(target, window, limit, Protocol::Http1).await?;
+        let mut stream = dial::dial(target, window, limit, Protocol::Http1).await?;
         let greeted = Some(Look::at(&stream));
         // If that fails, so will what follows.
         let _ = stream.greet().await;
@@ -75,7 +77,7 @@ impl Connection {
         limit: Duration,
     ) -> Result<Self, Unmade> {
         let began = Instant::now();
-        let mut stream = dial_channel(target, Window::Usual, limit, Protocol::Http1).await?;
+        let mut stream = dial::dial(target, Window::Usual, limit, Protocol::Http1).await?;
         let greeted = Some(Look::at(&stream));
         let hello = stream.take_greeting();
         let (half, rest) = hello.split_at(hello.len() / 2);
@@ -247,89 +249,6 @@ impl Connection {
 }
 
 const READ_SIZE: usize = 16 * 1024;
-
-/// Makes a connection over which HTTP can be spoken, or the evidence of why there is none.
-pub(crate) async fn open_channel(
-    target: Endpoint,
-    window: Window,
-    limit: Duration,
-    protocol: Protocol,
-) -> Result<Channel, Unmade> {
-    let from = Instant::now();
-    let mut channel = dial_channel(target, window, limit, protocol).await?;
-    let left = limit.saturating_sub(from.elapsed());
-    let (end, error) = match timeout(left, channel.shake_hands(protocol)).await {
-        Ok(Ok(())) => return Ok(channel),
-        Ok(Err(error)) => (end_of_handshake(&error), error),
-        Err(_) => (End::Hung, io::ErrorKind::TimedOut.into()),
-    };
-    let state = Some(Look::at(&channel).state);
-    Err(Unmade::new(
-        from,
-        error,
-        Evidence {
-            before: Some(TcpState::Established),
-            after: state,
-            finally: state,
-            // The server has been asked for a handshake, which comes before the head.
-            sent: Sent::PartOfHead,
-            ..Evidence::of_nothing(protocol, end)
-        },
-    ))
-}
-
-/// Makes a TCP connection, or the evidence of why there is none.
-pub(crate) async fn dial_channel(
-    target: Endpoint,
-    window: Window,
-    limit: Duration,
-    protocol: Protocol,
-) -> Result<Channel, Unmade> {
-    let from = Instant::now();
-    let (end, error) = match timeout(limit, connect(target.address, window)).await {
-        Ok(Ok(stream)) => return Ok(Channel::over(stream, target, protocol)),
-        Ok(Err(error)) => (end_of_connect(&error), error),
-        Err(_) => (End::Hung, io::ErrorKind::TimedOut.into()),
-    };
-    Err(Unmade::new(
-        from,
-        error,
-        Evidence::of_nothing(protocol, end),
-    ))
-}
-
-fn end_of_handshake(error: &io::Error) -> End {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => End::Eof,
-        io::ErrorKind::InvalidData => End::Garbled,
-        io::ErrorKind::TimedOut => End::Hung,
-        _ => End::Reset,
-    }
-}
-
-impl Unmade {
-    pub(crate) fn new(from: Instant, error: io::Error, evidence: Evidence) -> Self {
-        let to = Instant::now();
-        Self {
-            evidence,
-            span: Span { from, to },
-            error,
-        }
-    }
-}
-
-/// Means that a connection could not be made.
-#[derive(Debug, thiserror::Error)]
-#[error("could not connect")]
-pub struct Unmade {
-    /// What to judge the request by that was to be sent.
-    pub evidence: Evidence,
-    /// When the connect began and failed.
-    pub span: Span,
-    /// What the operating system said.
-    #[source]
-    pub error: io::Error,
-}
 
 /// Is one or more requests as bytes, in the pieces in which they shall be written.
 #[derive(Debug, Clone)]

@@ -16,8 +16,8 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 
 use crate::channel::{Channel, Endpoint};
+use crate::dial::{self, Unmade};
 use crate::http1::message::{KEPT, Response};
-use crate::http1::{Unmade, dial_channel, open_channel};
 use crate::outcome::{End, Evidence, Persistence, Protocol, Reuse, Seen, Sent};
 use crate::plan::Request;
 use crate::tcp::{TcpState, Window};
@@ -40,14 +40,14 @@ impl Session {
     /// [`Unmade`], which carries the evidence for the request that was to be sent.
     pub async fn open(target: impl Into<Endpoint>, limit: Duration) -> Result<Self, Unmade> {
         let (from, target) = (Instant::now(), target.into());
-        let channel = open_channel(target, Window::Usual, limit, Protocol::Http2).await?;
+        let channel = dial::open(target, Window::Usual, limit, Protocol::Http2).await?;
         Self::over(channel, target, from).await
     }
 
     /// Connects, for at most `limit`, and waits for nothing: for a server that does not answer yet.
     pub(crate) async fn dial(target: Endpoint, limit: Duration) -> Result<Self, Unmade> {
         let from = Instant::now();
-        let channel = dial_channel(target, Window::Usual, limit, Protocol::Http2).await?;
+        let channel = dial::dial(target, Window::Usual, limit, Protocol::Http2).await?;
         Self::over(channel, target, from).await
     }
 

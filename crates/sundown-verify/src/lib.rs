@@ -13,6 +13,7 @@ pub mod outcome;
 pub mod tally;
 
 pub mod channel;
+mod dial;
 pub mod plan;
 pub mod tcp;
 
