@@ -211,6 +211,13 @@ async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Ex
     Ok(reading.join_all().await)
 }
 
+/// Stops the service of a check that has its own stop, and has its finding before that.
+async fn end_with(mut stage: Stage, finding: Finding) -> Finding {
+    stage.send(stage.service().signal);
+    stage.ended().await;
+    finding
+}
+
 /// Opens connections that are answered once, and returns those that the server keeps.
 async fn keep(stage: &Stage, letter: &Letter, clients: usize) -> Vec<Connection> {
     let mut kept = Vec::new();

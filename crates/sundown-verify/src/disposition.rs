@@ -55,7 +55,7 @@ fn read(status: &str, signal: i32) -> Option<Disposition> {
 }
 
 /// Names a signal as signal(7) does.
-pub(crate) fn name(signal: i32) -> String {
+pub fn name(signal: i32) -> String {
     let name = match signal {
         libc::SIGHUP => "SIGHUP",
         libc::SIGINT => "SIGINT",

@@ -46,7 +46,7 @@ pub mod suite;
 
 pub use channel::Endpoint;
 pub use check::{Check, Level, Verdict};
-pub use disposition::Disposition;
+pub use disposition::{Disposition, name as name_of_signal};
 pub use held::Held;
 pub use load::Load;
 pub use outcome::{Declined, Loss, Outcome};

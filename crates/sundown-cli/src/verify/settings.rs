@@ -205,15 +205,6 @@ const SIGNALS: [(&str, i32); 6] = [
     ("USR2", libc::SIGUSR2),
 ];
 
-/// What a signal is called.
-pub(super) fn name_of_signal(signal: i32) -> String {
-    let known = SIGNALS.iter().find(|(_, number)| *number == signal);
-    known.map_or_else(
-        || format!("signal {signal}"),
-        |(name, _)| format!("SIG{name}"),
-    )
-}
-
 pub(super) fn signal(text: &str) -> Result<i32, String> {
     let name = text.strip_prefix("SIG").unwrap_or(text);
     let by_name = SIGNALS.iter().find(|(known, _)| *known == name);

@@ -7,10 +7,10 @@ use sundown_verify::counters::{COUNTERS, Counted, Counter};
 use sundown_verify::private_net::Refused;
 use sundown_verify::process::SignalTo;
 use sundown_verify::suite::{Judged, Judgement, Times};
-use sundown_verify::{Check, Level, Service, Target, Verdict, checks};
+use sundown_verify::{Check, Level, Service, Target, Verdict, checks, name_of_signal};
 
+use super::needs;
 use super::paint::Paint;
-use super::{needs, settings};
 
 pub(super) fn section(check: &Check) -> &'static str {
     check
@@ -84,7 +84,7 @@ pub(super) fn before(service: &Service) -> Option<String> {
                 SignalTo::Leader => String::new(),
                 SignalTo::Group => format!(" and its group {}", process.group),
             };
-            let signal = settings::name_of_signal(service.signal);
+            let signal = name_of_signal(service.signal);
             format!(
                 "process {pid} ({name}) on {address}{whom} is to get {signal}, and is not started again"
             )

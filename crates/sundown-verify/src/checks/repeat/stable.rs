@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::checks::end_with;
 use crate::service::StartError;
 use crate::stop::Stage;
 
@@ -23,11 +24,10 @@ pub(super) const CHECK: Check = Check {
 
 const STOPS: u64 = 5;
 
-async fn play(mut stage: Stage) -> Finding {
+async fn play(stage: Stage) -> Finding {
     let finding = again_and_again(&stage).await;
-    stage.send(stage.service().signal);
-    stage.ended().await;
-    finding.unwrap_or_else(|error| Finding::inconclusive(error.to_string()))
+    let finding = finding.unwrap_or_else(|error| Finding::inconclusive(error.to_string()));
+    end_with(stage, finding).await
 }
 
 async fn again_and_again(stage: &Stage) -> Result<Finding, StartError> {

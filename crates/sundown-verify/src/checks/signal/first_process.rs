@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::checks::end_with;
 use crate::disposition::Disposition;
 use crate::service::{FirstProcess, Service, StartError};
 use crate::stop::Stage;
@@ -24,11 +25,10 @@ pub(super) const CHECK: Check = Check {
 
 const INSTANTS: u32 = 20;
 
-async fn play(mut stage: Stage) -> Finding {
+async fn play(stage: Stage) -> Finding {
     let finding = as_first_process(&stage).await;
-    stage.send(stage.service().signal);
-    stage.ended().await;
-    finding.unwrap_or_else(|error| Finding::inconclusive(error.to_string()))
+    let finding = finding.unwrap_or_else(|error| Finding::inconclusive(error.to_string()));
+    end_with(stage, finding).await
 }
 
 async fn as_first_process(stage: &Stage) -> Result<Finding, StartError> {

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::checks::end_with;
 use crate::http1::{Connection, Letter};
 use crate::outcome::{Outcome, judge};
 use crate::plan::{Plan, Request};
@@ -102,7 +103,9 @@ async fn judge_second(mut stage: Stage, second: i32) -> Finding {
     let path = match (hurries, &offers.endless) {
         (true, Some(endless)) => endless.clone(),
         (true, None) => {
-            return end_with(stage, "needs --endless PATH: what does not end by itself").await;
+            let finding =
+                Finding::inconclusive("needs --endless PATH: what does not end by itself");
+            return end_with(stage, finding).await;
         }
         (false, _) => offers.slow.clone().unwrap_or_default(),
     };
@@ -128,12 +131,6 @@ async fn judge_second(mut stage: Stage, second: i32) -> Finding {
         (false, _, Some(Outcome::Lost(loss))) => Finding::fail(1, format!("the request: {loss}")),
         _ => Finding::inconclusive("no request was under way, or its end was not seen"),
     }
-}
-
-async fn end_with(mut stage: Stage, missing: &str) -> Finding {
-    stage.send(libc::SIGTERM);
-    stage.ended().await;
-    Finding::inconclusive(missing)
 }
 
 /// Asks, and notes what becomes of it.

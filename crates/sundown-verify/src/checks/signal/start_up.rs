@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
+use crate::checks::end_with;
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -22,11 +23,9 @@ pub(super) const CHECK: Check = Check {
 
 const INSTANTS: u32 = 20;
 
-async fn play(mut stage: Stage) -> Finding {
+async fn play(stage: Stage) -> Finding {
     let finding = at_instants(&stage).await;
-    stage.send(stage.service().signal);
-    stage.ended().await;
-    finding
+    end_with(stage, finding).await
 }
 
 async fn at_instants(stage: &Stage) -> Finding {

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::check::{Check, Finding, Level, Need, Stop};
-use crate::checks::AFTERWARDS;
+use crate::checks::{AFTERWARDS, end_with};
 use crate::plan::Plan;
 use crate::stop::Stage;
 use crate::timeline::{Attempt, Class, Span};
@@ -65,12 +65,6 @@ fn attempt(end: End) -> Attempt {
     };
     let how = end.to_string();
     Attempt { class, how }
-}
-
-async fn end_with(mut stage: Stage, finding: Finding) -> Finding {
-    stage.send(stage.service().signal);
-    stage.ended().await;
-    finding
 }
 
 fn judge(ends: &[End]) -> Finding {
