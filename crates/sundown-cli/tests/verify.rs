@@ -205,6 +205,21 @@ fn a_server_is_judged_over_tls_and_one_that_does_not_speak_it_is_told() {
 }
 
 #[test]
+fn a_server_of_grpc_is_judged_without_http1() {
+    let options = [
+        "--no-http1",
+        "--grpc",
+        "/planted.Streams/Watch",
+        "--only",
+        "stream/3,http2/2,http1/2",
+    ];
+    let good = stdout(&verify_planted(&options, &[]));
+    assert!(good.contains("2 pass, 1 skipped"), "{good}");
+    let bad = stdout(&verify_planted(&options, &["statusless"]));
+    assert!(bad.contains("1 pass, 1 FAIL, 1 skipped"), "{bad}");
+}
+
+#[test]
 fn what_is_declared_of_a_stop_is_judged() {
     let status = ["--only", "signal/2,signal/3", "--strict"];
     let other = verify_planted(&[&status[..], &["--exit-code", "7"]].concat(), &["status"]);

@@ -638,4 +638,47 @@ mod tests {
             "{evidence:?}"
         );
     }
+
+    #[tokio::test]
+    async fn close_notify_ends_an_idle_connection_long_before_fin() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_der().try_into().unwrap();
+        let config = rustls::ServerConfig::builder().with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.into()], key);
+        let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config.unwrap()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (said, notified) = tokio::sync::oneshot::channel();
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            let (socket, tls) = stream.get_mut();
+            tls.send_close_notify();
+            let mut flight = Vec::new();
+            tls.write_tls(&mut flight).unwrap();
+            socket.write_all(&flight).await.unwrap();
+            said.send(()).unwrap();
+            // No FIN until the client's.
+            while socket.read(&mut [0; 1024]).await.unwrap_or(0) > 0 {}
+        });
+        let endpoint = Endpoint { address, tls: true };
+        let letter = Letter::new(&[Request::get("/fast")], endpoint);
+        let opened = Connection::open(endpoint, Window::Usual, LIMIT).await;
+        let mut connection = opened.unwrap();
+        let first = connection.exchange(&letter, LIMIT).await;
+        assert_eq!(judge(&first.evidence(0)), Outcome::Answered { status: 200 });
+
+        notified.await.unwrap();
+        let second = connection.exchange(&letter, LIMIT).await;
+        assert_eq!(
+            judge(&second.evidence(0)),
+            Outcome::Declined(Declined::IdleClosed)
+        );
+        assert_eq!(connection.farewell(), Some(Farewell::Announced));
+        drop(connection);
+        serving.await.unwrap();
+    }
 }

@@ -354,3 +354,24 @@ async fn a_service_does_not_outlive_us_when_we_are_killed() {
     starter.wait_exit(LIMIT).await.unwrap();
     until_gone(service.parse().unwrap()).await;
 }
+
+#[tokio::test]
+async fn more_children_than_one_look_lists_are_all_gone_in_the_end() {
+    const CHILDREN: usize = 1000;
+    let script = format!(
+        "i=0; while [ $i -lt {CHILDREN} ]; do sleep 600 & i=$((i+1)); done; echo begun; wait"
+    );
+    let mut process = Spawn::new("sh")
+        .args(["-c", &script])
+        .whole()
+        .start()
+        .unwrap();
+    process.wait_output("begun", LIMIT).await.unwrap();
+    let pids: Vec<u32> = process.descendants().iter().map(|left| left.pid).collect();
+    assert!(pids.len() >= CHILDREN, "{}", pids.len());
+    drop(process);
+    let left = pids
+        .iter()
+        .filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists());
+    assert_eq!(left.count(), 0);
+}
