@@ -268,7 +268,7 @@ pub(crate) struct Arguments {
         env = "SUNDOWN_VERIFY_EXIT_CODE"
     )]
     exit_code: Vec<i32>,
-    /// What a second signal does; declared, it is judged (with --slow, and best with --endless)
+    /// What a second signal does; declared, it is judged: with --slow, and `hurries` with --endless, too
     #[arg(
         long,
         value_name = "WHAT",

@@ -227,7 +227,7 @@ pub enum StartError {
         said: String,
     },
     /// It listens and does not answer as an HTTP server does.
-    #[error("it listens on {address}, but {what} for GET {path}")]
+    #[error("it listens on {address}, but at GET {path} {what}")]
     NotHttp {
         /// Where.
         address: SocketAddr,
@@ -427,7 +427,7 @@ fn only_child(parent: u32) -> Result<libc::pid_t, StartError> {
     only.map_err(|_| StartError::NoFirstProcess)
 }
 
-const NOT_HTTP: &str = "what it answers is not HTTP/1.1";
+const NOT_HTTP: &str = "what it answers is not HTTP/1.1 (does it want --tls or --no-http1?)";
 /// Tells whether an answer is none that a service gives while it starts.
 fn is_final(what: &str) -> bool {
     [NOT_HTTP, NOT_HTTP2, NOT_TLS, NOT_AGREED].contains(&what)
@@ -436,7 +436,7 @@ fn is_final(what: &str) -> bool {
 const NOT_AGREED: &str =
     "it refuses the TLS handshake (does it want --http2, --no-http1, a name or a certificate?)";
 const NOT_HTTP2: &str = "it does not answer in HTTP/2";
-const NOT_TLS: &str = "what it answers is not TLS";
+const NOT_TLS: &str = "what it answers is not TLS (leave --tls out if it does not speak it)";
 
 async fn ask(endpoint: Endpoint, offers: &Offers) -> Result<(), &'static str> {
     const LIMIT: Duration = Duration::from_secs(5);
@@ -444,7 +444,9 @@ async fn ask(endpoint: Endpoint, offers: &Offers) -> Result<(), &'static str> {
     let not_made = |unmade: Unmade| match unmade.evidence.end {
         End::Garbled => NOT_TLS,
         _ if unmade.error.kind() == channel::REFUSED => NOT_AGREED,
-        _ if unmade.evidence.before.is_some() => "it does not shake hands for TLS",
+        _ if unmade.evidence.before.is_some() => {
+            "it does not shake hands for TLS (leave --tls out if it does not speak it)"
+        }
         _ => "it takes no connection",
     };
     if offers.no_http1 {

@@ -42,7 +42,7 @@ pub(super) struct File {
     no_http1: Option<bool>,
     tls: Option<bool>,
     signal: Option<String>,
-    exit_code: Option<Vec<i32>>,
+    exit_code: Option<Vec<u8>>,
     second_signal: Option<Second>,
     grace: Option<String>,
     lame_duck: Option<String>,
@@ -105,7 +105,12 @@ pub(super) fn service(
         signal_to: flags.signal_to.into(),
         declared: Declared {
             exit_codes: match flags.exit_code.is_empty() {
-                true => file.exit_code.unwrap_or_default(),
+                true => file
+                    .exit_code
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(i32::from)
+                    .collect(),
                 false => flags.exit_code.clone(),
             },
             second_signal: flags.second_signal.or(file.second_signal).map(Into::into),
