@@ -137,7 +137,11 @@ async fn during_stop(
 }
 
 /// Sends one letter from each of some clients a moment before the signal, and judges the answers.
-async fn over_signal(stage: Stage, letter: &Letter, clients: usize) -> (Finding, Vec<Exchange>) {
+async fn over_signal(
+    stage: &mut Stage,
+    letter: &Letter,
+    clients: usize,
+) -> (Finding, Vec<Exchange>) {
     // What becomes of a handshake is what becomes of its request.
     let open = |target, limit| Connection::dial(target, Window::Usual, limit);
     over_signal_by(stage, letter, clients, open).await
@@ -145,7 +149,7 @@ async fn over_signal(stage: Stage, letter: &Letter, clients: usize) -> (Finding,
 
 /// The same over connections that are made in another way.
 async fn over_signal_by<F>(
-    mut stage: Stage,
+    stage: &mut Stage,
     letter: &Letter,
     clients: usize,
     open: impl Fn(Endpoint, Duration) -> F,

@@ -1,5 +1,5 @@
-//! What a process does with a signal, as the kernel tells it (SigBlk, SigIgn and SigCgt in
-//! proc_pid_status(5)).
+//! What a process does with a signal, and whether it has come, as the kernel tells it (SigBlk, SigIgn,
+//! SigCgt and ShdPnd in proc_pid_status(5)).
 //!
 //! Never asks the process itself.
 
@@ -27,6 +27,13 @@ impl Disposition {
     }
 }
 
+/// Tells whether a signal that was sent to a process is still to be delivered: none of its threads has
+/// run since, or each blocks it. `None` where there is no such process.
+pub(crate) fn is_pending(pid: u32, signal: i32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    holds(&status, "ShdPnd:", signal)
+}
+
 /// Tells whether some thread does not block it: one that starts another blocks all for a moment.
 fn somebody_takes(pid: u32, signal: i32) -> bool {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
@@ -38,11 +45,7 @@ fn somebody_takes(pid: u32, signal: i32) -> bool {
 }
 
 fn read(status: &str, signal: i32) -> Option<Disposition> {
-    let holds = |name: &str| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
-        Some(mask >> (signal - 1) & 1 == 1)
-    };
+    let holds = |name| holds(status, name, signal);
     Some(
         match (holds("SigIgn:")?, holds("SigBlk:")?, holds("SigCgt:")?) {
             (true, _, _) => Disposition::Ignored,
@@ -52,6 +55,13 @@ fn read(status: &str, signal: i32) -> Option<Disposition> {
             (false, false, false) => Disposition::Default,
         },
     )
+}
+
+/// Tells whether a set of signals has this one.
+fn holds(status: &str, set: &str, signal: i32) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix(set))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
 }
 
 /// Names a signal as signal(7) does.
@@ -97,5 +107,27 @@ mod tests {
     fn of_this_process_the_kernel_knows() {
         let pid = std::process::id();
         assert_ne!(Disposition::of(pid, libc::SIGUSR2), None);
+    }
+
+    #[test]
+    fn a_signal_to_a_frozen_process_is_pending() {
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = child.id() as libc::pid_t;
+        // SAFETY: kill(2) takes no pointers, and waitpid(2) takes a null one.
+        let stopped = unsafe {
+            libc::kill(pid, libc::SIGSTOP);
+            libc::waitpid(pid, std::ptr::null_mut(), libc::WUNTRACED)
+        };
+        assert_eq!(stopped, pid);
+        assert_eq!(is_pending(child.id(), libc::SIGTERM), Some(false));
+        // SAFETY: kill(2) takes no pointers.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        assert_eq!(is_pending(child.id(), libc::SIGTERM), Some(true));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(is_pending(child.id(), libc::SIGTERM), None);
     }
 }

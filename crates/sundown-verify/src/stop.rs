@@ -17,7 +17,7 @@ use crate::cause;
 use crate::channel::Endpoint;
 use crate::check::{Check, Finding, Stop, Verdict};
 use crate::counters::Counted;
-use crate::disposition::Disposition;
+use crate::disposition::{self, Disposition};
 use crate::process::{Descendant, Ended, ProcessError, SignalTo};
 use crate::service::{Service, StartError};
 use crate::subject::Subject;
@@ -42,6 +42,9 @@ const SLACK: Duration = Duration::from_secs(2);
 /// How late our own tasks may be before a request that hung says nothing of the service.
 pub const LAG_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long it may take until all of a process knows what its signal handler does.
+const HEARSAY: Duration = Duration::from_millis(50);
+
 /// How often our own lateness is measured.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -55,8 +58,9 @@ pub struct Moments {
     pub nearness: Nearness,
     /// When the signal was sent, or ordered: it came no earlier.
     pub signalled: Option<Instant>,
-    /// When the signal had arrived: it came no later. That is at once where we send it ourselves; systemd
-    /// tells of it; a command that stops something does not, so that it is seen by the listener.
+    /// When the signal had been delivered: it came no later. The kernel tells that of what we send
+    /// ourselves, and systemd of what it sends; a command that stops something does not, so that it is
+    /// seen by the listener.
     pub delivered: Option<Instant>,
     /// The first signal that was sent.
     pub signal: Option<i32>,
@@ -184,10 +188,24 @@ impl Stage {
         reached.map_or_else(|_| Instant::now(), |now| now.signalled.expect("waited for"))
     }
 
-    /// Waits until the signal has arrived; returns when that was certain.
+    /// Waits until the signal was delivered; returns when that was certain.
     pub async fn delivered(&mut self) -> Instant {
         let reached = self.moments.wait_for(|now| now.delivered.is_some()).await;
         reached.map_or_else(|_| Instant::now(), |now| now.delivered.expect("waited for"))
+    }
+
+    /// Waits until each thread of the process could know of the signal, on a machine that is as busy as
+    /// ours is; returns when that was. What is heard from the process later was said after that.
+    pub async fn heard(&mut self) -> Instant {
+        let delivered = self.delivered().await;
+        loop {
+            // Its threads may be as late as our own tasks, and so may we when we hear of it.
+            let heard = delivered + HEARSAY + 2 * self.lag();
+            if heard <= Instant::now() {
+                return heard;
+            }
+            sleep_until(heard).await;
+        }
     }
 
     /// Sends a signal to the process; the first counts as the one that asks it to stop.
@@ -343,14 +361,14 @@ impl Conductor {
         // Noted before: what a check sees after the signal is never earlier than it.
         self.note_signal(self.signal, self.disposition(self.signal));
         self.subject.stop(self.signal_to, self.signal).await?;
-        self.note_delivery();
+        self.look_at_delivery();
         Ok(())
     }
 
     async fn send(&mut self, signal: i32) -> Result<(), StartError> {
         self.note_signal(signal, self.disposition(signal));
         self.subject.signal(self.signal_to, signal).await?;
-        self.note_delivery();
+        self.look_at_delivery();
         Ok(())
     }
 
@@ -379,11 +397,19 @@ impl Conductor {
         Disposition::of(self.subject.pid()?, signal)
     }
 
-    fn note_delivery(&self) {
-        if self.subject.tells_of_delivery() {
-            self.moments.send_modify(|moments| {
-                moments.delivered.get_or_insert_with(Instant::now);
-            });
+    /// Notes that the signal was delivered, if it was.
+    fn look_at_delivery(&self) {
+        let (signal, delivered) = {
+            let moments = self.moments.borrow();
+            (moments.signal, moments.delivered)
+        };
+        let Some(signal) = signal.filter(|_| delivered.is_none()) else {
+            return;
+        };
+        let pending = |pid| disposition::is_pending(pid, signal).unwrap_or(false);
+        if self.subject.tells_of_delivery() && !self.subject.pid().is_some_and(pending) {
+            self.moments
+                .send_modify(|moments| moments.delivered = Some(Instant::now()));
         }
     }
 
@@ -402,10 +428,13 @@ impl Conductor {
                     Order::Send(signal) => self.obey(signal).await?,
                     Order::Sent(disposition) => {
                         self.note_signal(self.signal, disposition);
-                        self.note_delivery();
+                        self.look_at_delivery();
                     }
                 },
-                _ = look.tick() => self.look_at_listener()?,
+                _ = look.tick() => {
+                    self.look_at_delivery();
+                    self.look_at_listener()?;
+                }
                 () = sleep_until(since + self.limit) => return self.end_it().await,
             }
         }

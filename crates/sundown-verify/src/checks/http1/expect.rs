@@ -26,10 +26,10 @@ pub(super) const CHECK: Check = Check {
 const CLIENTS: usize = 8;
 const BEFORE_THE_BODY: Duration = Duration::from_millis(400);
 
-async fn play(stage: Stage) -> Finding {
+async fn play(mut stage: Stage) -> Finding {
     let upload = stage.service().offers.upload.clone().unwrap_or_default();
     let request =
         Request::post(upload, "expected").header(EXPECT, HeaderValue::from_static("100-continue"));
     let letter = Letter::new(&[request], stage.address()).trickled(1, BEFORE_THE_BODY);
-    over_signal(stage, &letter, CLIENTS).await.0
+    over_signal(&mut stage, &letter, CLIENTS).await.0
 }

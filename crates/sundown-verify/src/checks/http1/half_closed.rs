@@ -24,8 +24,8 @@ pub(super) const CHECK: Check = Check {
 
 const CLIENTS: usize = 8;
 
-async fn play(stage: Stage) -> Finding {
+async fn play(mut stage: Stage) -> Finding {
     let slow = stage.service().offers.slow.clone().unwrap_or_default();
     let letter = Letter::new(&[Request::get(slow)], stage.address()).half_closed();
-    over_signal(stage, &letter, CLIENTS).await.0
+    over_signal(&mut stage, &letter, CLIENTS).await.0
 }

@@ -21,10 +21,10 @@ pub(super) const CHECK: Check = Check {
 
 const CLIENTS: usize = 8;
 
-async fn play(stage: Stage) -> Finding {
+async fn play(mut stage: Stage) -> Finding {
     let offers = &stage.service().offers;
     let slow = Request::get(offers.slow.clone().unwrap_or_default());
     let fast = Request::get(&offers.fast);
     let letter = Letter::new(&[slow, fast.clone(), fast], stage.address());
-    over_signal(stage, &letter, CLIENTS).await.0
+    over_signal(&mut stage, &letter, CLIENTS).await.0
 }

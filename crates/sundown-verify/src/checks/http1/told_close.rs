@@ -1,9 +1,5 @@
 //! Whether answers after the signal say close.
 
-use std::time::Duration;
-
-use tokio::time::sleep;
-
 use crate::check::{Check, Finding, Level, Need, Stop};
 use crate::checks::keep;
 use crate::http1::Letter;
@@ -15,7 +11,7 @@ pub(super) const CHECK: Check = Check {
     id: "http1/14",
     level: Level::Should,
     promise: "an answer after the signal tells its client to leave",
-    method: "sixteen kept connections ask once more, 50 ms after the signal",
+    method: "sixteen kept connections ask once more, 50 ms after the signal was delivered",
     criterion: "each that is answered is told Connection: close",
     source: "RFC 9112 §9.6",
     advice: "Set Connection: close on every answer once the signal has come; axum, Go and hyper do for requests in flight only",
@@ -26,9 +22,6 @@ pub(super) const CHECK: Check = Check {
 
 const CLIENTS: usize = 16;
 
-/// The kernel delivers a signal when the process next runs: until then nobody can know of it.
-const HEARD: Duration = Duration::from_millis(50);
-
 async fn play(mut stage: Stage) -> Finding {
     let letter = Letter::new(
         &[Request::get(&stage.service().offers.fast)],
@@ -38,9 +31,7 @@ async fn play(mut stage: Stage) -> Finding {
     if kept.is_empty() {
         return Finding::inconclusive("it keeps no connection");
     }
-    stage.signalled().await;
-    stage.delivered().await;
-    sleep(HEARD).await;
+    stage.heard().await;
     let (mut answered, mut kept_alive) = (0, 0);
     for (index, mut connection) in kept.into_iter().enumerate() {
         let exchange = connection.exchange(&letter, stage.service().grace).await;

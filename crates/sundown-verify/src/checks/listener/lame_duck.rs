@@ -16,7 +16,7 @@ pub(super) const CHECK: Check = Check {
     id: "listener/5",
     level: Level::Should,
     promise: "who connects in the lame-duck window is served, and told to leave",
-    method: "from 50 ms after the signal a client connects and asks every 10 ms, for three quarters of the window",
+    method: "from 50 ms after the signal was delivered a client connects and asks every 10 ms, for three quarters of the window",
     criterion: "each is let in, answered, and told Connection: close",
     source: "Kubernetes, Pod termination: traffic comes until every node has heard of it",
     advice: "Keep accepting for as long as it takes until load balancers have noticed, and close each connection after its answer",
@@ -26,9 +26,6 @@ pub(super) const CHECK: Check = Check {
 };
 
 const STEP: Duration = Duration::from_millis(10);
-
-/// The kernel delivers a signal when the process next runs: until then nobody can know of it.
-const HEARD: Duration = Duration::from_millis(50);
 
 /// How many visits show something.
 const LEAST: u64 = 4;
@@ -40,7 +37,7 @@ async fn play(mut stage: Stage) -> Finding {
     );
     let window = stage.service().offers.lame_duck * 3 / 4;
     let signalled = stage.signalled().await;
-    sleep(HEARD).await;
+    stage.heard().await;
     let mut visits = JoinSet::new();
     while Instant::now() < signalled + window {
         let after = signalled.elapsed().as_millis();

@@ -24,12 +24,12 @@ pub(super) const CHECK: Check = Check {
 const CLIENTS: usize = 16;
 const PAUSE: Duration = Duration::from_millis(200);
 
-async fn play(stage: Stage) -> Finding {
+async fn play(mut stage: Stage) -> Finding {
     let letter = Letter::new(
         &[Request::get(&stage.service().offers.fast)],
         stage.address(),
     );
-    over_signal_by(stage, &letter, CLIENTS, |target, limit| {
+    over_signal_by(&mut stage, &letter, CLIENTS, |target, limit| {
         Connection::halting(target, PAUSE, limit)
     })
     .await
