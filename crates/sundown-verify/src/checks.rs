@@ -215,6 +215,12 @@ async fn streams(stage: &mut Stage, path: &str, clients: usize) -> Result<Vec<Ex
     Ok(reading.join_all().await)
 }
 
+/// Whether these last bytes of server-sent events end an event, which takes an empty line.
+fn ends_behind_event(last: &[u8]) -> bool {
+    let mut ends = [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"].into_iter();
+    ends.any(|end| last.ends_with(end))
+}
+
 /// Stops the service of a check that has its own stop, and has its finding before that.
 async fn end_with(mut stage: Stage, finding: Finding) -> Finding {
     stage.send(stage.service().signal);
@@ -304,5 +310,20 @@ fn plan(stage: &Stage) -> Plan {
         hang_limit: service.grace,
         recorder: Some(stage.recorder().clone()),
         ..Plan::against(stage.endpoint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends_behind_event;
+
+    #[test]
+    fn an_event_ends_with_an_empty_line() {
+        for whole in ["a\n\n", "\r\n\r\n", "a\r\r"] {
+            assert!(ends_behind_event(whole.as_bytes()), "{whole:?}");
+        }
+        for cut in ["data", "a\n", "a\r\n", "", "\n\nd"] {
+            assert!(!ends_behind_event(cut.as_bytes()), "{cut:?}");
+        }
     }
 }

@@ -533,7 +533,7 @@ impl Exchange {
     fn push(&mut self, response: Response, requests: usize) {
         self.responses.push(response);
         self.answered.push(Instant::now());
-        self.reader = Reader::default();
+        self.reader.begin_next();
         if self.responses.len() == requests || self.said_close() {
             self.end_with(End::Answer, None);
         }

@@ -181,9 +181,12 @@ impl Session {
             true => Persistence::Close,
             false => Persistence::KeepAlive,
         };
+        let content_type = exchange.fields.get(http::header::CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
         Ok(Response {
             status: head.status.as_u16(),
             persistence,
+            content_type: content_type.unwrap_or_default().to_ascii_lowercase(),
             body,
         })
     }

@@ -188,19 +188,21 @@ impl Stage {
         reached.map_or_else(|_| Instant::now(), |now| now.signalled.expect("waited for"))
     }
 
-    /// Waits until the signal was delivered; returns when that was certain.
+    /// Says that this check is set, and waits until the signal was delivered; returns when that was
+    /// certain.
     pub async fn delivered(&mut self) -> Instant {
+        self.unset = None;
         let reached = self.moments.wait_for(|now| now.delivered.is_some()).await;
         reached.map_or_else(|_| Instant::now(), |now| now.delivered.expect("waited for"))
     }
 
-    /// Waits until each thread of the process could know of the signal, on a machine that is as busy as
+    /// Says that this check is set, and waits until each thread of the process could know of the signal, on a machine that is as busy as
     /// ours is; returns when that was. What is heard from the process later was said after that.
     pub async fn heard(&mut self) -> Instant {
         let delivered = self.delivered().await;
         loop {
             // Its threads may be as late as our own tasks, and so may we when we hear of it.
-            let heard = delivered + HEARSAY + 2 * self.lag();
+            let heard = delivered + HEARSAY + 2 * self.lag.since_signal();
             if heard <= Instant::now() {
                 return heard;
             }
@@ -266,6 +268,7 @@ pub async fn play(service: &Arc<Service>, checks: &[&Check]) -> Result<Played, S
         subject,
         inbox,
         moments,
+        lag: lag.clone(),
         signal: service.signal,
         signal_to: service.signal_to,
         limit: service.grace + SLACK,
@@ -316,7 +319,11 @@ fn blame(finding: &mut Finding, moments: &Moments, recorder: &Recorder, lag: Dur
 /// How late our own tasks are: a machine that is busy with something else makes any service look
 /// slow.
 #[derive(Debug, Default)]
-struct Lag(AtomicU64);
+struct Lag {
+    /// Microseconds.
+    longest: AtomicU64,
+    since_signal: AtomicU64,
+}
 
 impl Lag {
     async fn measure(self: Arc<Self>) {
@@ -324,12 +331,21 @@ impl Lag {
             let due = Instant::now() + TICK;
             sleep_until(due).await;
             let late = due.elapsed().as_micros() as u64;
-            self.0.fetch_max(late, Ordering::Relaxed);
+            self.longest.fetch_max(late, Ordering::Relaxed);
+            self.since_signal.fetch_max(late, Ordering::Relaxed);
         }
     }
 
     fn longest(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
+        Duration::from_micros(self.longest.load(Ordering::Relaxed))
+    }
+
+    fn since_signal(&self) -> Duration {
+        Duration::from_micros(self.since_signal.load(Ordering::Relaxed))
+    }
+
+    fn note_signal(&self) {
+        self.since_signal.store(0, Ordering::Relaxed);
     }
 }
 
@@ -346,6 +362,7 @@ struct Conductor {
     subject: Subject,
     inbox: mpsc::UnboundedReceiver<Order>,
     moments: watch::Sender<Moments>,
+    lag: Arc<Lag>,
     signal: i32,
     signal_to: SignalTo,
     limit: Duration,
@@ -385,6 +402,7 @@ impl Conductor {
         if self.moments.borrow().signalled.is_some() {
             return;
         }
+        self.lag.note_signal();
         self.moments.send_modify(|moments| {
             moments.signal = Some(signal);
             moments.disposition = disposition;

@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, Query};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
+use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
-use sundown::{App, BoxError, Context, Hook, Listener, OnDeath, Worker};
+use sundown::{App, BoxError, Context, Hook, Listener, OnDeath, Traffic, Worker};
 
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
             std::future::ready(Ok::<(), BoxError>(()))
         }),
         "two-of-a-name" => app.http("127.0.0.1:0", router()),
+        "stays" => app,
         other => {
             eprintln!("no such mode: {other}");
             return ExitCode::from(2);
@@ -77,7 +81,15 @@ fn main() -> ExitCode {
     let listener = Listener::http(address, router())
         .head_timeout(Duration::from_millis(300))
         .connect_info()
+        .event_retry(Duration::from_millis(1500))
         .body_limit(Some(1 << 20));
+    let listener = match mode.as_str() {
+        "stays" => listener
+            .stay(Traffic::Records, Duration::MAX)
+            .stay(Traffic::WebSocket, Duration::MAX)
+            .stay(Traffic::Stream, Duration::ZERO),
+        _ => listener,
+    };
     app.listener(listener).run()
 }
 
@@ -109,6 +121,10 @@ fn router() -> Router {
         .route("/peer", routing::get(peer))
         .route("/ws", routing::get(echo))
         .route("/feed", routing::get(feed))
+        .route("/events", routing::get(events))
+        .route("/events/quiet", routing::get(quiet_events))
+        .route("/lines", routing::get(lines))
+        .route("/drip", routing::get(drip))
         .route(
             "/upload",
             routing::post(|body: Bytes| async move { format!("got {}", body.len()) }),
@@ -137,6 +153,45 @@ async fn feed(upgrade: WebSocketUpgrade) -> Response {
         }
         eprintln!("feed ended");
     })
+}
+
+/// Server-sent events, in pieces that are none.
+async fn events() -> Response {
+    endless(
+        "text/event-stream",
+        &[
+            "data: be",
+            "gun\n",
+            "id: 1\n\n",
+            "data: a\n\ndata: b",
+            "\n\n",
+        ],
+    )
+}
+
+/// One event, and then nothing.
+async fn quiet_events() -> impl IntoResponse {
+    let first = stream::iter([Ok::<_, BoxError>(Event::default().data("first"))]);
+    Sse::new(first.chain(stream::pending()))
+}
+
+/// A record a line, in pieces.
+async fn lines() -> Response {
+    endless("application/x-ndjson", &["{\"a\"", ":1}\n{\"b\"", ":2}\n"])
+}
+
+/// A body of which nobody knows where it may end.
+async fn drip() -> Response {
+    endless("text/plain", &["drip "])
+}
+
+/// The same pieces over and over again.
+fn endless(content_type: &'static str, pieces: &'static [&'static str]) -> Response {
+    let pieces = stream::iter(pieces.iter().copied().cycle()).then(|piece| async move {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        Ok::<_, BoxError>(piece)
+    });
+    ([(CONTENT_TYPE, content_type)], Body::from_stream(pieces)).into_response()
 }
 
 async fn slow(Query(Pause { ms }): Query<Pause>) -> &'static str {

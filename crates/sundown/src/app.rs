@@ -22,6 +22,7 @@ use crate::release::Release;
 use crate::report::Report;
 use crate::serve::{self, Address, HttpService, Limits, Serve};
 use crate::settings::Settings;
+use crate::traffic::Traffic;
 use crate::worker::Worker;
 use crate::{shell, stderr};
 
@@ -119,6 +120,20 @@ impl Listener {
     #[cfg(feature = "axum")]
     pub fn connect_info(mut self) -> Self {
         self.limits.connect_info = true;
+        self
+    }
+
+    /// How long traffic of a class may stay once the service drains; [`Traffic`] has the defaults.
+    /// `Duration::MAX` is to the end of the drain.
+    pub fn stay(mut self, traffic: Traffic, stay: Duration) -> Self {
+        self.limits.stays.set(traffic, stay);
+        self
+    }
+
+    /// Tells clients of server-sent events, as the last word of a stop, after what time to come back
+    /// (`retry:`, in whole milliseconds). Not told by default: browsers wait a few seconds.
+    pub fn event_retry(mut self, retry: Duration) -> Self {
+        self.limits.event_retry = Some(retry);
         self
     }
 

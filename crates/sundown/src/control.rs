@@ -138,6 +138,7 @@ impl Control {
             Step::Cancel => {
                 self.say("no time is left to drain: contexts are cancelled");
                 self.core.hard.cancel();
+                self.core.connections.look_again();
             }
             Step::Cut => self.cut(now),
             Step::Finish => return Some(self.finish()),
@@ -224,9 +225,10 @@ impl Control {
         let reason = self.lifecycle.reason().cloned();
         let failed = !findings.failures.is_empty()
             || findings.hooks.iter().any(|hook| hook.outcome.is_failure());
-        let status = status.or(findings.start_failure).unwrap_or_else(|| {
-            ExitStatus::of(!findings.cut_off.is_empty(), reason.as_ref(), failed)
-        });
+        let cut_off = [findings.broken.as_slice(), &findings.cut_off].concat();
+        let status = status
+            .or(findings.start_failure)
+            .unwrap_or_else(|| ExitStatus::of(!cut_off.is_empty(), reason.as_ref(), failed));
         let began = core.stop_times().map(|times| times.closing_since);
         Report {
             schema: REPORT_SCHEMA,
@@ -236,15 +238,11 @@ impl Control {
             exit_code: status.code(),
             took: began.map_or(Duration::ZERO, |began| began.elapsed()),
             phases: lasted(&findings.phases),
-            cut_off: findings.cut_off.clone(),
             requests: RequestCounts {
-                cut_off: findings
-                    .cut_off
-                    .iter()
-                    .filter(|open| open.peer.is_some())
-                    .count() as u64,
+                cut_off: cut_off.iter().filter(|open| open.peer.is_some()).count() as u64,
                 ..core.connections.request_counts()
             },
+            cut_off,
             connections: core.connections.counts(),
             listeners: findings.listeners.clone(),
             hooks: findings.hooks.clone(),

@@ -125,6 +125,8 @@ pub(crate) struct StopTimes {
 pub(crate) struct Findings {
     pub(crate) phases: Vec<(Phase, Instant)>,
     pub(crate) cut_off: Vec<CutOff>,
+    /// What was cut off on its own before that.
+    pub(crate) broken: Vec<CutOff>,
     pub(crate) hooks: Vec<HookReport>,
     pub(crate) listeners: Vec<ListenerReport>,
     /// What failed and was not a hook: it makes the exit code tell of a failure.

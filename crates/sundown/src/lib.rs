@@ -61,6 +61,7 @@
 //! # Features
 //! `axum` (default): [`Context`] is an extractor, and [`Listener::connect_info`] gives handlers
 //! `axum::extract::ConnectInfo<SocketAddr>`. `sqlx`: pools can be given to [`App::release`].
+//! `tonic-health`: `App::grpc_health` lets gRPC's health service follow the service's life.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sundown supports Linux: its lossless stop rests on Linux's sockets");
@@ -73,6 +74,7 @@ mod error;
 mod exit;
 mod lifecycle;
 mod settings;
+mod traffic;
 
 mod control;
 mod core;
@@ -80,6 +82,8 @@ mod shell;
 mod signals;
 
 mod context;
+#[cfg(feature = "tonic-health")]
+mod grpc;
 mod hooks;
 mod in_flight;
 mod open;
@@ -109,4 +113,5 @@ pub use report::{
     REPORT_SCHEMA, Report, RequestCounts, Work,
 };
 pub use serve::{Address, Body, HttpService};
+pub use traffic::Traffic;
 pub use worker::{Acknowledge, Consumer, Delivery, OnDeath, Pulled, Source, Worker};

@@ -72,6 +72,8 @@ pub struct RequestCounts {
     pub finished: u64,
     /// Of these, answered after the stop began.
     pub finished_during_stop: u64,
+    /// Streams that would have gone on, and were ended by the stop behind a whole record or with a status.
+    pub ended_early: u64,
     /// Ended by their client before they were answered in full.
     pub abandoned_by_client: u64,
     /// Cut off by the end of grace or the second signal.
@@ -82,6 +84,7 @@ impl AddAssign for RequestCounts {
     fn add_assign(&mut self, more: Self) {
         self.finished += more.finished;
         self.finished_during_stop += more.finished_during_stop;
+        self.ended_early += more.ended_early;
         self.abandoned_by_client += more.abandoned_by_client;
         self.cut_off += more.cut_off;
     }

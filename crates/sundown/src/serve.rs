@@ -15,13 +15,18 @@ mod diag;
 mod exchange;
 mod io;
 mod judge;
+mod parting;
 mod reaper;
+mod records;
 mod registry;
 mod requests;
+mod response;
 mod rest;
 mod websocket;
 
 use std::time::Duration;
+
+use crate::traffic::Stays;
 
 pub use bind::Address;
 pub use body::Body;
@@ -47,6 +52,10 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Whether requests carry axum's `ConnectInfo`.
     pub(crate) connect_info: bool,
+    /// How long each class of traffic may stay once the service drains.
+    pub(crate) stays: Stays,
+    /// When a client of server-sent events is to come back.
+    pub(crate) event_retry: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -57,6 +66,8 @@ impl Default for Limits {
             body: 64 << 20,
             connections: 65_536,
             connect_info: false,
+            stays: Stays::default(),
+            event_retry: None,
         }
     }
 }

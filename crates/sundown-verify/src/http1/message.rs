@@ -44,6 +44,8 @@ pub struct Response {
     pub status: u16,
     /// What it says about the connection.
     pub persistence: Persistence,
+    /// What it says the body is; empty where it does not.
+    pub content_type: String,
     /// The first [`KEPT`] bytes of the body.
     pub body: Vec<u8>,
 }
@@ -119,6 +121,14 @@ impl Reader {
         self.response.take_if(|_| self.stage == Stage::UntilEof)
     }
 
+    /// Begins another response, whose body has yet to be seen.
+    pub fn begin_next(&mut self) {
+        *self = Self {
+            last: std::mem::take(&mut self.last),
+            ..Self::default()
+        };
+    }
+
     /// Tells whether a response has begun.
     pub fn seen(&self) -> Seen {
         if self.begun {
@@ -133,7 +143,8 @@ impl Reader {
         self.length
     }
 
-    /// Returns the last bytes of the body so far, at most [`LAST`].
+    /// Returns the last bytes of the body so far, at most [`LAST`]; before the next head those of the one
+    /// before.
     pub fn last_bytes(&self) -> &[u8] {
         &self.last
     }
@@ -158,9 +169,11 @@ impl Reader {
             _ => framing.persistence,
         };
         self.length = framing.length;
+        self.last.clear();
         self.response = Some(Response {
             status,
             persistence,
+            content_type: framing.content_type,
             body: Vec::new(),
         });
         Ok(Some(stage))
@@ -187,10 +200,11 @@ impl Reader {
     }
 }
 
-/// Holds what a response's head says about the length of its body and the connection's future.
+/// Holds what a response's head says about its body and the connection's future.
 struct Framing {
     length: Option<u64>,
     chunked: bool,
+    content_type: String,
     persistence: Persistence,
 }
 
@@ -204,6 +218,7 @@ impl Framing {
         let mut framing = Self {
             length: None,
             chunked: false,
+            content_type: String::new(),
             persistence,
         };
         for header in head.headers.iter() {
@@ -211,6 +226,9 @@ impl Framing {
             match header.name {
                 name if name.eq_ignore_ascii_case("content-length") => {
                     framing.length = Some(value.trim().parse().map_err(|_| Garbled)?);
+                }
+                name if name.eq_ignore_ascii_case("content-type") => {
+                    framing.content_type = value.to_ascii_lowercase();
                 }
                 name if name.eq_ignore_ascii_case("transfer-encoding") => {
                     framing.chunked |= has_token(value, "chunked");
@@ -340,6 +358,7 @@ mod tests {
             let expected = Response {
                 status,
                 persistence,
+                content_type: String::new(),
                 body: body.into(),
             };
             assert_eq!(read(bytes), Ok(Some(expected)), "{bytes:?}");

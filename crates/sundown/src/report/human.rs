@@ -33,6 +33,9 @@ impl fmt::Display for Report {
                 "\n  requests: {} finished, {} of them during the stop; {} abandoned by their client",
                 requests.finished, requests.finished_during_stop, requests.abandoned_by_client
             )?;
+            if requests.ended_early > 0 {
+                write!(f, "; streams ended in order: {}", requests.ended_early)?;
+            }
         }
         let phases: Vec<String> = self
             .phases

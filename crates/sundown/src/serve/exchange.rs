@@ -1,4 +1,4 @@
-//! One request and its response: named, counted, limited, and told when its client is gone.
+//! One request, up to the head of its response: named, counted, limited, and told when its client is gone.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -7,20 +7,24 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
 
 use super::body::Body;
-use super::registry::Registered;
+use super::parting::unavailable;
+use super::records::Format;
+use super::registry::{Outcome, Registered};
 use super::requests::{Named, Ticket};
+use super::response::Tracked;
 use crate::context::{Context, deadline_in};
 use crate::error::BoxError;
+use crate::traffic::Traffic;
 
 /// What a listener serves: every tower service of HTTP requests that can be cloned, such as an
 /// `axum::Router`. Implemented for all of them; nobody needs to implement it.
@@ -89,6 +93,8 @@ impl<S: HttpService> hyper::service::Service<Request<Incoming>> for Exchanges<S>
         let declared = request.body().size_hint().exact();
         Responding {
             version: request.version(),
+            is_grpc: request.version() == Version::HTTP_2
+                && Format::declared(request.headers()) == Some(Format::Grpc),
             exchange: Some(Exchange::begin(self.connection.clone(), &request)),
             call: if declared.is_some_and(|length| length > limits.body) {
                 self.connection.body_ends(false);
@@ -121,17 +127,17 @@ impl<S> Exchanges<S> {
 
 /// A request under way: holds its entry until its response is written. A response that is dropped
 /// before its end means that the client is gone.
-struct Exchange {
-    connection: Arc<Registered>,
-    ticket: Ticket,
+pub(super) struct Exchange {
+    pub(super) connection: Arc<Registered>,
+    pub(super) ticket: Ticket,
     /// What the client allows, by [`DEADLINE_HEADER`](crate::DEADLINE_HEADER).
     deadline: Option<Instant>,
     /// Made when somebody first asks.
     context: Option<Context>,
-    bodiless: bool,
+    pub(super) bodiless: bool,
     /// Whether it goes on as another protocol.
-    upgraded: bool,
-    finished: bool,
+    pub(super) upgraded: bool,
+    pub(super) outcome: Outcome,
 }
 
 impl Exchange {
@@ -149,7 +155,7 @@ impl Exchange {
             context: None,
             bodiless: request.method() == Method::HEAD,
             upgraded: false,
-            finished: false,
+            outcome: Outcome::Open,
         }
     }
 
@@ -164,7 +170,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if !self.finished
+        if self.outcome == Outcome::Open
             && let Some(context) = &self.context
         {
             context.cancel();
@@ -172,7 +178,7 @@ impl Drop for Exchange {
         if self.upgraded {
             self.connection.keep_name(self.ticket);
         }
-        self.connection.request_ends(self.ticket, self.finished);
+        self.connection.request_ends(self.ticket, self.outcome);
     }
 }
 
@@ -224,6 +230,7 @@ pin_project! {
         call: Call<S>,
         exchange: Option<Exchange>,
         version: Version,
+        is_grpc: bool,
     }
 }
 
@@ -273,9 +280,15 @@ impl<S: HttpService> Future for Responding<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let polled = within(this.exchange, || this.call.poll(cx));
-        let answer = ready!(polled);
+        let answer = match within(this.exchange, || this.call.poll(cx)) {
+            Poll::Ready(answer) => Some(answer),
+            Poll::Pending if *this.is_grpc && is_given_up(this.exchange, cx) => None,
+            Poll::Pending => return Poll::Pending,
+        };
         let exchange = this.exchange.take().expect("a response is made once");
+        let Some(answer) = answer else {
+            return Poll::Ready(Ok(without_answer(exchange)));
+        };
         let closing = exchange.connection.core.is_closing();
         let mut response = match answer {
             Ok(response) => response.map(|body| Tracked::new(Some(body), exchange)),
@@ -286,13 +299,8 @@ impl<S: HttpService> Future for Responding<S> {
             }
         };
         let status = response.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = response.headers().get(header::UPGRADE);
-            let websocket =
-                upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-            response.body_mut().note_upgrade(websocket);
-        }
-        response.body_mut().note_status(status);
+        let follows = response.body().follows(status, response.headers());
+        response.body_mut().note(follows);
         if closing && *this.version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS {
             response
                 .headers_mut()
@@ -300,6 +308,24 @@ impl<S: HttpService> Future for Responding<S> {
         }
         Poll::Ready(Ok(response))
     }
+}
+
+/// Whether a gRPC call may wait for its answer no longer; if not, it is woken when that is so.
+fn is_given_up(exchange: &Option<Exchange>, cx: &TaskContext<'_>) -> bool {
+    exchange.as_ref().is_some_and(|exchange| {
+        let connection = &exchange.connection;
+        connection.waits_to_leave(exchange.ticket, Traffic::Grpc, cx.waker())
+    })
+}
+
+/// The answer to a gRPC call whose service has none in time (Trailers-Only).
+fn without_answer<B: HttpBody<Data = Bytes>>(mut exchange: Exchange) -> Response<Tracked<B>> {
+    exchange.outcome = Outcome::EndedEarly;
+    let mut response = Response::new(Tracked::new(None, exchange));
+    *response.headers_mut() = unavailable();
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    response
 }
 
 /// Asks the service; an error or a panic becomes 500, because the client is still there and waits
@@ -322,98 +348,4 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
     owned
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message")
-}
-
-pin_project! {
-    /// A response body that tells when it ends, and whether it was whole.
-    pub(super) struct Tracked<B> {
-        #[pin]
-        body: Option<B>,
-        end: End,
-    }
-}
-
-/// Apart from the body, so that it is dropped with it wherever hyper drops it.
-struct End {
-    exchange: Exchange,
-    whole: bool,
-    /// How many bytes are still to come, where that was declared.
-    declared: Option<u64>,
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        // hyper drops a body of declared length after its last byte, without asking for the end.
-        self.exchange.finished = self.whole || self.exchange.bodiless || self.declared == Some(0);
-    }
-}
-
-impl<B: HttpBody<Data = Bytes>> Tracked<B> {
-    fn new(body: Option<B>, exchange: Exchange) -> Self {
-        let whole = body.as_ref().is_none_or(HttpBody::is_end_stream);
-        let declared = body.as_ref().and_then(|body| body.size_hint().exact());
-        Self {
-            body,
-            end: End {
-                exchange,
-                whole,
-                declared,
-            },
-        }
-    }
-}
-
-impl<B> Tracked<B> {
-    fn note_upgrade(&mut self, websocket: bool) {
-        let exchange = &mut self.end.exchange;
-        exchange.upgraded = true;
-        if websocket {
-            exchange.connection.becomes_websocket();
-        }
-    }
-
-    fn note_status(&mut self, status: StatusCode) {
-        let bodiless = status.is_informational()
-            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        self.end.exchange.bodiless |= bodiless;
-    }
-}
-
-impl<B> HttpBody for Tracked<B>
-where
-    B: HttpBody<Data = Bytes>,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let this = self.project();
-        let Some(mut body) = this.body.as_pin_mut() else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        match &frame {
-            None => this.end.whole = true,
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.remaining() as u64);
-                this.end.declared = this.end.declared.map(|left| left.saturating_sub(length));
-                this.end.whole = body.is_end_stream() || frame.is_trailers();
-            }
-            Some(Err(_)) => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
-    }
 }

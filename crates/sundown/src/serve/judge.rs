@@ -5,8 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::Limits;
-use crate::core::Core;
+use crate::core::{Core, StopTimes};
 use crate::lifecycle::Phase;
+use crate::traffic::Traffic;
 
 /// The least time between two looks while draining: to look at ten thousand connections takes a
 /// while.
@@ -60,18 +61,35 @@ pub(super) struct View {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage {
     pub(super) closing_since: Option<Instant>,
-    pub(super) draining: bool,
+    /// Once it drains.
+    pub(super) drain: Option<Drain>,
     pub(super) linger: Duration,
     /// How many connections there were when draining began.
     pub(super) crowd: usize,
 }
 
+/// The time of a drain.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Drain {
+    pub(super) from: Instant,
+    /// When contexts are cancelled.
+    pub(super) to: Instant,
+    /// How long after that what is left is cut off.
+    pub(super) mercy: Duration,
+}
+
 impl Stage {
     pub(super) fn of(core: &Core) -> Self {
+        let times = core.stop_times();
         let draining = core.phase() >= Phase::Draining;
+        let drain = times.map(|StopTimes { schedule, .. }| Drain {
+            from: schedule.lame_duck_over,
+            to: schedule.cancel,
+            mercy: core.budget.mercy,
+        });
         Self {
-            closing_since: core.stop_times().map(|times| times.closing_since),
-            draining,
+            closing_since: times.map(|times| times.closing_since),
+            drain: drain.filter(|_| draining),
             linger: core.budget.linger,
             crowd: if draining {
                 core.connections.crowd()
@@ -79,6 +97,23 @@ impl Stage {
                 0
             },
         }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_some()
+    }
+
+    /// When traffic of a class is to leave, once the service drains.
+    pub(super) fn leave_at(&self, traffic: Traffic, limits: &Limits) -> Option<Instant> {
+        let Drain { from, to, mercy } = self.drain?;
+        let last = match traffic {
+            // Its client has to answer, which takes what is left of mercy.
+            Traffic::WebSocket => to,
+            // The service had some time to end it in its own way.
+            Traffic::Records | Traffic::Stream | Traffic::Grpc => to + mercy / 2,
+        };
+        let at = from.checked_add(limits.stays.of(traffic));
+        Some(at.map_or(last, |at| at.min(last)))
     }
 }
 
@@ -114,15 +149,18 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
     let due = match (view.protocol, view.activity) {
         (_, Activity::Closing(since)) => (since + QUIET, Order::Look),
         (Protocol::Http2, _) => return judge_http2(now, view, stage, limits),
-        (_, Activity::Busy) if view.websocket && stage.draining && view.told.is_none() => {
-            return Judgement::Now(Order::Part);
+        (_, Activity::Busy) if view.websocket && view.told.is_none() => {
+            match stage.leave_at(Traffic::WebSocket, limits) {
+                Some(at) => (at, Order::Part),
+                None => return Judgement::Never,
+            }
         }
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
         (protocol, Activity::Idle(since)) => {
             let until = idle_until(since, view.number, stage, limits);
             let awake = protocol == Protocol::Http1 && !view.rests;
-            if stage.draining && awake && now < until {
+            if stage.is_draining() && awake && now < until {
                 return Judgement::Now(Order::Rest);
             }
             (until, Order::Close)
@@ -136,7 +174,7 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
 fn idle_until(since: Instant, number: u64, stage: Stage, limits: &Limits) -> Instant {
     let kept = since + limits.keep_alive;
     match stage.closing_since {
-        Some(closing) if stage.draining => {
+        Some(closing) if stage.is_draining() => {
             let linger = stage.linger - lead(number, stage);
             kept.min(since.max(closing) + linger)
         }
@@ -167,7 +205,7 @@ fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judge
         };
     }
     // Never at the handshake of a lame duck: clients would reconnect in a storm.
-    if stage.closing_since.is_some() && (stage.draining || view.served) {
+    if stage.closing_since.is_some() && (stage.is_draining() || view.served) {
         return Judgement::Now(Order::GoAway);
     }
     match idle_since {
@@ -188,21 +226,18 @@ fn at_or_now(now: Instant, at: Instant, order: Order) -> Judgement {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        head_timeout: Duration::from_secs(10),
-        keep_alive: Duration::from_secs(75),
-        body: 0,
-        connections: 0,
-        connect_info: false,
-    };
-
     #[test]
     fn each_kind_of_connection_ends_when_it_should() {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
+        let drain = Drain {
+            from: at(100),
+            to: at(200),
+            mercy: Duration::from_secs(1),
+        };
         let serving = Stage {
             closing_since: None,
-            draining: false,
+            drain: None,
             linger: Duration::from_secs(1),
             crowd: 799,
         };
@@ -211,7 +246,7 @@ mod tests {
             ..serving
         };
         let draining = Stage {
-            draining: true,
+            drain: Some(drain),
             ..lame
         };
         let crowded = Stage {
@@ -419,7 +454,45 @@ mod tests {
             ),
         ];
         for (what, now, view, stage, expected) in table {
-            assert_eq!(judge(at(now), view, stage, &LIMITS), expected, "{what}");
+            assert_eq!(
+                judge(at(now), view, stage, &Limits::default()),
+                expected,
+                "{what}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_stay_stays_until_the_drain_is_over_at_the_most() {
+        let zero = Instant::now();
+        let at = |millis: u64| zero + Duration::from_millis(millis);
+        let drain = Drain {
+            from: at(1_000),
+            to: at(20_000),
+            mercy: Duration::from_millis(500),
+        };
+        let draining = Stage {
+            closing_since: Some(zero),
+            drain: Some(drain),
+            linger: Duration::ZERO,
+            crowd: 0,
+        };
+        let serving = Stage {
+            drain: None,
+            ..draining
+        };
+        let table = [
+            (Traffic::Records, 0, 1_000),
+            (Traffic::Grpc, 5, 6_000),
+            (Traffic::Stream, 30, 20_250),
+            (Traffic::WebSocket, 30, 20_000),
+            (Traffic::Grpc, u64::MAX, 20_250),
+        ];
+        for (traffic, stay, expected) in table {
+            let mut limits = Limits::default();
+            limits.stays.set(traffic, Duration::from_secs(stay));
+            assert_eq!(draining.leave_at(traffic, &limits), Some(at(expected)));
+            assert_eq!(serving.leave_at(traffic, &limits), None);
         }
     }
 }

@@ -17,7 +17,7 @@ pub(crate) async fn reap(core: Arc<Core>) {
         let stage = Stage::of(&core);
         let now = Instant::now();
         let next = core.connections.judge_all(now, stage);
-        let step = if stage.draining {
+        let step = if stage.is_draining() {
             // What becomes idle behind one look is not due before the next.
             stage.linger.clamp(DRAINING, QUIET)
         } else {

@@ -19,6 +19,7 @@ use super::requests::{Ending, Named, Requests, Ticket};
 use crate::core::{Core, lock};
 use crate::in_flight::Guard;
 use crate::report::{ConnectionCounts, CutOff, RequestCounts, Work};
+use crate::traffic::Traffic;
 
 /// Every open connection of a service, and how the ended ones ended.
 #[derive(Default)]
@@ -46,6 +47,19 @@ pub(super) enum Fate {
     HeadTimeout,
     Failed,
     CutOff,
+}
+
+/// How a request ended, as its response knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It did not: whoever had it let go of it.
+    Open,
+    /// Answered in full.
+    Finished,
+    /// Ended in order, though more was to come.
+    EndedEarly,
+    /// Ended where its client sees that more was to come.
+    Broken,
 }
 
 /// One connection's state.
@@ -246,14 +260,18 @@ impl Connection {
     }
 
     /// A response is complete in hyper's buffer, or never will be.
-    pub(super) fn request_ends(&self, ticket: Ticket, finished: bool) {
-        let ending = if finished {
-            let stopping = self.core.is_closing();
-            Ending::Finished { stopping }
-        } else if self.is_cut() {
-            Ending::CutOff
-        } else {
-            Ending::Abandoned
+    pub(super) fn request_ends(&self, ticket: Ticket, outcome: Outcome) {
+        let ending = match outcome {
+            Outcome::Finished => Ending::Finished {
+                stopping: self.core.is_closing(),
+            },
+            Outcome::EndedEarly => Ending::EndedEarly,
+            Outcome::Broken => {
+                self.note_broken(ticket);
+                Ending::CutOff
+            }
+            Outcome::Open if self.is_cut() => Ending::CutOff,
+            Outcome::Open => Ending::Abandoned,
         };
         let was_last = self.requests.end(ticket, ending);
         if self.protocol() == Protocol::Http2 {
@@ -261,6 +279,36 @@ impl Connection {
         } else if self.activity.load(Ordering::Relaxed) == activity::BUSY {
             self.activity.store(activity::FLUSHING, Ordering::Relaxed);
         }
+    }
+
+    /// A response is cut off on its own, before everything is.
+    fn note_broken(&self, ticket: Ticket) {
+        let now = Instant::now();
+        let broken = self.requests.describe(ticket, |request| {
+            let since = self.core.clock.instant(request.since);
+            let age = now.saturating_duration_since(since);
+            CutOff::new(Work::Request, request.route(), Some(self.peer), age)
+        });
+        self.core.findings().broken.extend(broken);
+    }
+
+    /// Whether responses of this class are to end by now.
+    pub(super) fn is_to_leave(&self, traffic: Traffic) -> bool {
+        self.core.is_closing()
+            && self
+                .leave_at(traffic, Stage::of(&self.core))
+                .is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Lets a task be woken when a response of this class is to end; true when it is by now.
+    pub(super) fn waits_to_leave(&self, ticket: Ticket, traffic: Traffic, task: &Waker) -> bool {
+        self.requests.wait(ticket, traffic, task);
+        // Afterwards: the reaper may have looked in between.
+        self.is_to_leave(traffic)
+    }
+
+    fn leave_at(&self, traffic: Traffic, stage: Stage) -> Option<Instant> {
+        stage.leave_at(traffic, &self.limits)
     }
 
     /// Streams are flushed by h2 itself, which also ends the connection.
@@ -418,7 +466,7 @@ impl Connection {
 
     /// Gives the order that is due; returns when one could be.
     fn judge(&self, now: Instant, stage: Stage) -> Option<Instant> {
-        match judge(now, self.view(), stage, &self.limits) {
+        let own = match judge(now, self.view(), stage, &self.limits) {
             Judgement::Now(order) => {
                 self.give_order(order);
                 // One that rests is to be closed later.
@@ -426,7 +474,12 @@ impl Connection {
             }
             Judgement::At(at) => Some(at),
             Judgement::Never => None,
-        }
+        };
+        let responses = stage.is_draining().then(|| {
+            let leave_at = |traffic| self.leave_at(traffic, stage);
+            self.requests.wake_leaving(now, leave_at)
+        });
+        own.into_iter().chain(responses.flatten()).min()
     }
 
     fn enter(&self, activity: u8) {
@@ -636,7 +689,7 @@ mod tests {
         connection.set_protocol(Protocol::Http1);
         let ticket = begin(&connection);
         connection.body_begins();
-        connection.request_ends(ticket, true);
+        connection.request_ends(ticket, Outcome::Finished);
         connection.flushed();
         assert_eq!(connection.view().activity, Activity::Busy);
         connection.bytes_arrived();
@@ -662,7 +715,7 @@ mod tests {
             1
         );
 
-        request.request_ends(ticket, false);
+        request.request_ends(ticket, Outcome::Open);
         drop(request);
         assert_eq!(core.connections.len(), 0);
         assert_eq!(core.connections.request_counts().abandoned_by_client, 1);

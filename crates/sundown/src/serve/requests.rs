@@ -3,12 +3,15 @@
 //! Nothing of a request is kept once it has ended: its target shares memory with hyper's buffer.
 
 use std::sync::Mutex;
+use std::task::Waker;
+use std::time::Instant;
 
 use http::Method;
 use http::uri::PathAndQuery;
 
 use crate::core::lock;
 use crate::report::RequestCounts;
+use crate::traffic::Traffic;
 
 /// What is known of one connection's requests. Its lock is taken by whoever serves the connection,
 /// and by a report.
@@ -19,11 +22,19 @@ pub(super) struct Requests(Mutex<Inner>);
 struct Inner {
     last_ticket: u32,
     /// The only place that HTTP/1 needs: it has one request at a time.
-    first: Option<(Ticket, Named)>,
-    more: Vec<(Ticket, Named)>,
+    first: Option<Open>,
+    more: Vec<Open>,
     /// The route that ended in an upgrade, and since when. Boxed: few connections have one.
     upgraded: Option<Box<(String, u64)>>,
     counts: RequestCounts,
+}
+
+/// A request under way.
+struct Open {
+    ticket: Ticket,
+    named: Named,
+    /// Of a response that a stop may have to end: its class, and whoever asked for more of it.
+    leaves: Option<(Traffic, Waker)>,
 }
 
 /// Says which request of its connection one is.
@@ -52,6 +63,8 @@ impl Named {
 pub(super) enum Ending {
     /// Answered in full, before or during the stop.
     Finished { stopping: bool },
+    /// A stream that would have gone on: ended in order, by the stop.
+    EndedEarly,
     /// Its client went away.
     Abandoned,
     /// Counted by the report, which names it.
@@ -63,10 +76,15 @@ impl Requests {
         let mut inner = lock(&self.0);
         inner.last_ticket = inner.last_ticket.wrapping_add(1);
         let ticket = Ticket(inner.last_ticket);
+        let open = Open {
+            ticket,
+            named: request,
+            leaves: None,
+        };
         if inner.first.is_none() {
-            inner.first = Some((ticket, request));
+            inner.first = Some(open);
         } else {
-            inner.more.push((ticket, request));
+            inner.more.push(open);
         }
         ticket
     }
@@ -79,12 +97,17 @@ impl Requests {
                 inner.counts.finished += 1;
                 inner.counts.finished_during_stop += u64::from(stopping);
             }
+            Ending::EndedEarly => inner.counts.ended_early += 1,
             Ending::Abandoned => inner.counts.abandoned_by_client += 1,
             Ending::CutOff => {}
         }
-        if inner.first.as_ref().is_some_and(|(of, _)| *of == ticket) {
+        if inner
+            .first
+            .as_ref()
+            .is_some_and(|open| open.ticket == ticket)
+        {
             inner.first = None;
-        } else if let Some(index) = inner.more.iter().position(|(of, _)| *of == ticket) {
+        } else if let Some(index) = inner.more.iter().position(|open| open.ticket == ticket) {
             inner.more.swap_remove(index);
         }
         inner.first.is_none() && inner.more.is_empty()
@@ -92,11 +115,8 @@ impl Requests {
 
     /// Keeps a request's name beyond its end.
     pub(super) fn keep_name(&self, ticket: Ticket) {
-        let mut inner = lock(&self.0);
-        let open = inner.first.iter().chain(&inner.more);
-        let named = open.filter(|(of, _)| *of == ticket).map(|(_, named)| named);
-        let kept = named.map(|named| Box::new((named.route(), named.since)));
-        inner.upgraded = kept.last();
+        let kept = self.describe(ticket, |named| Box::new((named.route(), named.since)));
+        lock(&self.0).upgraded = kept;
     }
 
     /// The route of the request that ended in an upgrade, and since when.
@@ -113,11 +133,58 @@ impl Requests {
         lock(&self.0).counts
     }
 
+    /// Describes one request that is under way.
+    pub(super) fn describe<T>(
+        &self,
+        ticket: Ticket,
+        describe: impl FnOnce(&Named) -> T,
+    ) -> Option<T> {
+        let inner = lock(&self.0);
+        let open = inner.open().find(|open| open.ticket == ticket);
+        open.map(|open| describe(&open.named))
+    }
+
     /// Describes each request that is under way.
     pub(super) fn map<T>(&self, describe: impl FnMut(&Named) -> T) -> Vec<T> {
         let inner = lock(&self.0);
-        let open = inner.first.iter().chain(&inner.more);
-        open.map(|(_, request)| request).map(describe).collect()
+        inner.open().map(|open| &open.named).map(describe).collect()
+    }
+
+    /// Remembers whom to wake when a response of this class is to end.
+    pub(super) fn wait(&self, ticket: Ticket, traffic: Traffic, waker: &Waker) {
+        let mut inner = lock(&self.0);
+        let Inner { first, more, .. } = &mut *inner;
+        let mut open = first.iter_mut().chain(more);
+        if let Some(open) = open.find(|open| open.ticket == ticket) {
+            match &mut open.leaves {
+                Some((_, before)) => before.clone_from(waker),
+                leaves => *leaves = Some((traffic, waker.clone())),
+            }
+        }
+    }
+
+    /// Wakes those whose class is to leave by now; returns when the next one's is.
+    pub(super) fn wake_leaving(
+        &self,
+        now: Instant,
+        leave_at: impl Fn(Traffic) -> Option<Instant>,
+    ) -> Option<Instant> {
+        let inner = lock(&self.0);
+        let leaves = inner.open().filter_map(|open| open.leaves.as_ref());
+        let later = leaves.filter_map(|(traffic, waker)| {
+            let at = leave_at(*traffic)?;
+            if at <= now {
+                waker.wake_by_ref();
+            }
+            (at > now).then_some(at)
+        });
+        later.min()
+    }
+}
+
+impl Inner {
+    fn open(&self) -> impl Iterator<Item = &Open> {
+        self.first.iter().chain(&self.more)
     }
 }
 

@@ -1,9 +1,8 @@
 //! Server-sent events at the end of a stop.
 
 use crate::check::{Check, Finding, Level, Need, Stop};
-use crate::checks::streams;
+use crate::checks::{ends_behind_event, streams};
 use crate::http1::Exchange;
-use crate::outcome::Seen;
 use crate::stop::Stage;
 
 pub(super) const CHECK: Check = Check {
@@ -27,41 +26,12 @@ async fn play(mut stage: Stage) -> Finding {
         Ok(exchanges) => exchanges,
         Err(finding) => return finding,
     };
-    let last: Vec<Vec<u8>> = exchanges.iter().filter_map(last_bytes).collect();
+    let last = exchanges.iter().map(Exchange::last_bytes);
+    let last: Vec<&[u8]> = last.filter(|last| !last.is_empty()).collect();
     let count = last.len() as u64;
-    match last.iter().filter(|last| !is_boundary(last)).count() {
+    match last.iter().filter(|last| !ends_behind_event(last)).count() {
         _ if last.is_empty() => Finding::inconclusive("no event was seen"),
         0 => Finding::pass(count, format!("all {count} ended behind an event")),
         within => Finding::fail(count, format!("{within} of {count} ended within an event")),
-    }
-}
-
-/// The last bytes of the events, where there were any.
-fn last_bytes(exchange: &Exchange) -> Option<Vec<u8>> {
-    let last = match exchange.evidence(0).seen {
-        Seen::Whole { .. } => &exchange.responses()[0].body,
-        _ => exchange.last_bytes(),
-    };
-    (!last.is_empty()).then(|| last.to_vec())
-}
-
-fn is_boundary(last: &[u8]) -> bool {
-    [&b"\n\n"[..], b"\r\n\r\n", b"\r\r"]
-        .iter()
-        .any(|end| last.ends_with(end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_boundary;
-
-    #[test]
-    fn an_event_ends_with_an_empty_line() {
-        for whole in ["a\n\n", "\r\n\r\n", "a\r\r"] {
-            assert!(is_boundary(whole.as_bytes()), "{whole:?}");
-        }
-        for cut in ["data", "a\n", "a\r\n", "", "\n\nd"] {
-            assert!(!is_boundary(cut.as_bytes()), "{cut:?}");
-        }
     }
 }
