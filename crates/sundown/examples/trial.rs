@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             std::future::ready(Ok::<(), BoxError>(()))
         }),
         "two-of-a-name" => app.http("127.0.0.1:0", router()),
-        "stays" => app,
+        "stays" | "tls" | "tls-clients" => app,
         other => {
             eprintln!("no such mode: {other}");
             return ExitCode::from(2);
@@ -84,6 +84,13 @@ fn main() -> ExitCode {
         .event_retry(Duration::from_millis(1500))
         .body_limit(Some(1 << 20));
     let listener = match mode.as_str() {
+        #[cfg(feature = "tls")]
+        "tls" => listener.tls(sundown::Tls::files(file("cert.pem"), file("key.pem"))),
+        #[cfg(feature = "tls")]
+        "tls-clients" => listener.tls(
+            sundown::Tls::files(file("cert.pem"), file("key.pem"))
+                .require_clients(file("clients.pem")),
+        ),
         "stays" => listener
             .stay(Traffic::Records, Duration::MAX)
             .stay(Traffic::WebSocket, Duration::MAX)
@@ -91,6 +98,13 @@ fn main() -> ExitCode {
         _ => listener,
     };
     app.listener(listener).run()
+}
+
+/// A file in the folder that the test has made.
+#[cfg(feature = "tls")]
+fn file(name: &str) -> std::path::PathBuf {
+    let folder = std::env::var_os("TRIAL_FOLDER").expect("TRIAL_FOLDER is set");
+    std::path::Path::new(&folder).join(name)
 }
 
 async fn done(name: &str) -> Result<(), BoxError> {
@@ -119,6 +133,7 @@ fn router() -> Router {
         .route("/task", routing::get(task))
         .route("/left", routing::get(left))
         .route("/peer", routing::get(peer))
+        .merge(of_tls())
         .route("/ws", routing::get(echo))
         .route("/feed", routing::get(feed))
         .route("/events", routing::get(events))
@@ -241,6 +256,22 @@ async fn left(ctx: Context) -> String {
         || "for ever".to_owned(),
         |left| format!("{} ms", left.as_millis()),
     )
+}
+
+/// Says who the client is, by its certificate.
+#[cfg(feature = "tls")]
+fn of_tls() -> Router {
+    use axum::Extension;
+    use sundown::ClientCertificates;
+    let shown = async |Extension(shown): Extension<ClientCertificates>| {
+        format!("{} bytes", shown.end_entity().len())
+    };
+    Router::new().route("/client", routing::get(shown))
+}
+
+#[cfg(not(feature = "tls"))]
+fn of_tls() -> Router {
+    Router::new()
 }
 
 async fn peer(ConnectInfo(peer): ConnectInfo<SocketAddr>) -> String {

@@ -20,8 +20,10 @@ use crate::hooks::{Hook, HookResult};
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::release::Release;
 use crate::report::Report;
-use crate::serve::{self, Address, HttpService, Limits, Serve};
+use crate::serve::{self, Address, Connection, HttpService, Limits, Serve};
 use crate::settings::Settings;
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 use crate::traffic::Traffic;
 use crate::worker::Worker;
 use crate::{shell, stderr};
@@ -75,6 +77,8 @@ pub struct Listener {
     pub(crate) name: String,
     pub(crate) address: Address,
     pub(crate) limits: Limits,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
     pub(crate) serve: Serve,
 }
 
@@ -85,13 +89,65 @@ impl Listener {
             name: "http".to_owned(),
             address: address.into(),
             limits: Limits::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
             serve: serve::start(service),
+        }
+    }
+
+    /// Gives every connection to a handler that speaks a protocol of its own. Its name is `tcp`.
+    ///
+    /// Its [`Context`] says `draining` when it is to come to an end, and `cancelled` when time is up. The
+    /// connection is awaited, and cut off by its listener's name. An error is logged, and ends that connection
+    /// only.
+    ///
+    /// ```
+    /// use sundown::{App, Listener};
+    /// use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    ///
+    /// let lines = Listener::tcp("127.0.0.1:0", |mut connection, ctx| async move {
+    ///     let (read, mut write) = tokio::io::split(&mut connection);
+    ///     let mut lines = BufReader::new(read).lines();
+    ///     loop {
+    ///         tokio::select! {
+    ///             line = lines.next_line() => match line? {
+    ///                 Some(line) => write.write_all(line.to_uppercase().as_bytes()).await?,
+    ///                 None => break,
+    ///             },
+    ///             () = ctx.draining() => break,
+    ///         }
+    ///     }
+    ///     write.shutdown().await?;
+    ///     Ok(())
+    /// });
+    /// let app = App::new("shouter").listener(lines);
+    /// # let _ = app;
+    /// ```
+    pub fn tcp<H, F>(address: impl Into<Address>, handler: H) -> Self
+    where
+        H: Fn(Connection, Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        Self {
+            name: "tcp".to_owned(),
+            address: address.into(),
+            limits: Limits::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            serve: serve::start_raw(handler),
         }
     }
 
     /// Names it: for the report, and for sockets passed by `LISTEN_FDS` with `LISTEN_FDNAMES`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Serves under TLS; see [`Tls`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -204,6 +260,15 @@ impl App {
     /// Serves HTTP/1.1 and HTTP/2 on an address, with default limits; see [`Listener`].
     pub fn http<S: HttpService + Sync>(self, address: impl Into<Address>, service: S) -> Self {
         self.listener(Listener::http(address, service))
+    }
+
+    /// Gives the connections of an address to a handler; see [`Listener::tcp`].
+    pub fn tcp<H, F>(self, address: impl Into<Address>, handler: H) -> Self
+    where
+        H: Fn(Connection, Context) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        self.listener(Listener::tcp(address, handler))
     }
 
     /// Adds a listener.

@@ -86,7 +86,13 @@ impl Control {
     ) {
         let report = loop {
             let caught = signals.wait(self.timeout());
-            let mut events: Vec<Event> = caught.into_iter().map(Event::Signal).collect();
+            let (hangups, stops): (Vec<i32>, Vec<i32>) = caught
+                .into_iter()
+                .partition(|signal| *signal == libc::SIGHUP);
+            if !hangups.is_empty() {
+                self.hang_up();
+            }
+            let mut events: Vec<Event> = stops.into_iter().map(Event::Signal).collect();
             events.extend(inbox.try_iter());
             events.push(Event::Tick);
             let ended = events.into_iter().find_map(|event| self.take_in(event));
@@ -100,6 +106,12 @@ impl Control {
             Owner::Embedder => drop(signals),
         }
         let _ = tell.send(report);
+    }
+
+    /// Lets whoever reads files read them again.
+    fn hang_up(&mut self) {
+        self.core.link.hangups.send_modify(|count| *count += 1);
+        self.say("SIGHUP: files are read again; nothing stops");
     }
 
     fn timeout(&self) -> Option<Duration> {

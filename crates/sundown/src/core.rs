@@ -26,6 +26,8 @@ pub(crate) struct Link {
     events: mpsc::Sender<Event>,
     waker: OnceLock<Waker>,
     pub(crate) phase: watch::Sender<Phase>,
+    /// How often SIGHUP has come.
+    pub(crate) hangups: watch::Sender<u64>,
     pub(crate) addresses: Mutex<Vec<(String, SocketAddr)>>,
 }
 
@@ -37,6 +39,7 @@ impl Link {
             events,
             waker: OnceLock::new(),
             phase,
+            hangups: watch::Sender::new(0),
             addresses: Mutex::default(),
         };
         (Arc::new(link), inbox)

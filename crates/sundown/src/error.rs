@@ -48,6 +48,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A listener's certificates cannot be used.
+    #[error("listener {listener}: {problem}")]
+    Tls {
+        /// The listener's name.
+        listener: String,
+        /// What is wrong, with the file's name.
+        problem: String,
+    },
     /// Two listeners, workers or hooks have one name, or a hook waits for one that is not there.
     #[error("{0}")]
     Names(String),

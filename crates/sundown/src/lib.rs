@@ -25,8 +25,12 @@
 //! its queue be reset, releases what it held, says what it did and exits with a code that tells
 //! whether anything was cut off. A second signal hurries, a third ends the process at once.
 //!
-//! A WebSocket (`axum::extract::ws` or any other upgrade to one over HTTP/1.1) is told close with
-//! 1001 between two messages when draining begins; its handler sees the client's answer and ends.
+//! What would go on for ever is ended where its client can tell what became of it: server-sent events
+//! behind an event, lines behind a line, a gRPC call with UNAVAILABLE, a WebSocket by a close with 1001
+//! between two messages, whose handler sees the client's answer and ends. [`Traffic`] has each class, and
+//! [`Listener::stay`] how long it may stay.
+//!
+//! SIGHUP stops nothing, as when a terminal closes: it lets certificates be read again.
 //!
 //! # Phases
 //! [`Phase`] tells where a service is; [`Handle::phases`] is a channel of them. What is true in
@@ -62,6 +66,7 @@
 //! `axum` (default): [`Context`] is an extractor, and [`Listener::connect_info`] gives handlers
 //! `axum::extract::ConnectInfo<SocketAddr>`. `sqlx`: pools can be given to [`App::release`].
 //! `tonic-health`: `App::grpc_health` lets gRPC's health service follow the service's life.
+//! `tls`: `Listener::tls`, by rustls with ring.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sundown supports Linux: its lossless stop rests on Linux's sockets");
@@ -74,6 +79,8 @@ mod error;
 mod exit;
 mod lifecycle;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 mod traffic;
 
 mod control;
@@ -112,6 +119,8 @@ pub use report::{
     ConnectionCounts, CutOff, HookOutcome, HookReport, ListenerReport, ListenerStop, PhaseReport,
     REPORT_SCHEMA, Report, RequestCounts, Work,
 };
-pub use serve::{Address, Body, HttpService};
+pub use serve::{Address, Body, Connection, HttpService};
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificates, Tls};
 pub use traffic::Traffic;
 pub use worker::{Acknowledge, Consumer, Delivery, OnDeath, Pulled, Source, Worker};

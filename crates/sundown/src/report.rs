@@ -117,8 +117,12 @@ pub enum Work {
     Request,
     /// A request head that has not arrived in full.
     RequestHead,
+    /// A TLS handshake.
+    Handshake,
     /// A connection that was upgraded.
     Upgraded,
+    /// A connection of `Listener::tcp`.
+    Connection,
     /// A worker.
     Worker,
     /// A task started by [`Context::spawn`](crate::Context::spawn).
@@ -132,7 +136,9 @@ impl fmt::Display for Work {
         f.write_str(match self {
             Self::Request => "request",
             Self::RequestHead => "request head",
+            Self::Handshake => "TLS handshake",
             Self::Upgraded => "upgraded connection",
+            Self::Connection => "connection",
             Self::Worker => "worker",
             Self::Task => "task",
             Self::Blocking => "blocking task",

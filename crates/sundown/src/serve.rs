@@ -16,12 +16,16 @@ mod exchange;
 mod io;
 mod judge;
 mod parting;
+mod raw;
 mod reaper;
 mod records;
 mod registry;
 mod requests;
 mod response;
 mod rest;
+mod socket;
+#[cfg(feature = "tls")]
+mod tls;
 mod websocket;
 
 use std::time::Duration;
@@ -32,7 +36,9 @@ pub use bind::Address;
 pub use body::Body;
 pub use exchange::HttpService;
 
-pub(crate) use accept::{Listening, Serve, start};
+pub use raw::Connection;
+
+pub(crate) use accept::{Listening, Serve, start, start_raw};
 pub(crate) use bind::{Bound, Passed, bind};
 pub(crate) use exchange::current_context;
 pub(crate) use reaper::reap;

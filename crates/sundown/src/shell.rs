@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "tls")]
+use crate::app::Listener;
 use crate::app::Parts;
 use crate::core::{Core, lock};
 use crate::error::{BoxError, Error};
@@ -16,6 +18,8 @@ use crate::lifecycle::{Event, Phase, Reason};
 use crate::report::{HookOutcome, ListenerStop};
 use crate::serve::{self, Bound, Limits, Listening, Serve};
 use crate::stderr;
+#[cfg(feature = "tls")]
+use crate::tls::Certificates;
 use crate::worker::{self, Worker};
 
 /// Lives from the first hook to the last. `prepare` makes the parts, on the runtime.
@@ -88,12 +92,16 @@ async fn start(
     }
     let mut passed = serve::Passed::from_environment();
     let mut bound = Vec::new();
+    #[cfg(feature = "tls")]
+    let mut certificates = load_certificates(&listeners)?.into_iter();
     for listener in listeners {
         let socket = serve::bind(&listener.name, listener.address, &mut passed)?;
         bound.push(Waiting {
             name: listener.name,
             socket,
             limits: listener.limits,
+            #[cfg(feature = "tls")]
+            tls: certificates.next().flatten(),
             serve: listener.serve,
         });
     }
@@ -118,6 +126,20 @@ async fn start(
     Ok(pre_shutdown)
 }
 
+/// Before anything is bound: what cannot be used is a wrong setting.
+#[cfg(feature = "tls")]
+fn load_certificates(listeners: &[Listener]) -> Result<Vec<Option<Arc<Certificates>>>, Error> {
+    let load = |listener: &Listener| {
+        let loaded = listener.tls.clone().map(Certificates::load).transpose();
+        let loaded = loaded.map_err(|error| Error::Tls {
+            listener: listener.name.clone(),
+            problem: error.to_string(),
+        })?;
+        Ok(loaded.map(Arc::new))
+    };
+    listeners.iter().map(load).collect()
+}
+
 async fn run_start_hook(core: &Core, hook: Hook, releases: &mut Releases) -> Result<(), Error> {
     let report = run_start(hook).await;
     let (name, outcome) = (report.name.clone(), report.outcome.clone());
@@ -138,6 +160,8 @@ struct Waiting {
     name: String,
     socket: Bound,
     limits: Limits,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<Certificates>>,
     serve: Serve,
 }
 
@@ -148,6 +172,8 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
         name,
         socket,
         limits,
+        #[cfg(feature = "tls")]
+        tls,
         serve,
     } in bound
     {
@@ -165,6 +191,8 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
                 listener,
                 shared,
                 limits,
+                #[cfg(feature = "tls")]
+                tls,
             },
             serve,
         ));

@@ -16,6 +16,9 @@ use crate::sys;
 /// The signals that stop a service.
 pub(crate) const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
+/// The signal that asks for files to be read again. A terminal that closes sends it, too: it stops nothing.
+const HANGUP: i32 = libc::SIGHUP;
+
 /// How many services one process can run at a time.
 const SLOTS: usize = 16;
 const FREE: i32 = -1;
@@ -34,6 +37,7 @@ pub(crate) fn name(signal: i32) -> &'static str {
         libc::SIGTERM => "SIGTERM",
         libc::SIGINT => "SIGINT",
         libc::SIGQUIT => "SIGQUIT",
+        libc::SIGHUP => "SIGHUP",
         _ => "a signal",
     }
 }
@@ -74,13 +78,14 @@ impl Signals {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         if before.is_empty() {
-            for signal in TERMINATION {
+            for signal in TERMINATION.into_iter().chain([HANGUP]) {
                 before.push((signal, sys::handle_signal(signal, on_signal)?));
             }
         }
         drop(before);
         // Last: a signal that the parent had blocked is delivered here, to our handler.
         sys::unblock(&TERMINATION)?;
+        sys::unblock(&[HANGUP])?;
         Ok(signals)
     }
 

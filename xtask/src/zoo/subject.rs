@@ -84,6 +84,7 @@ impl Subject {
             stream: Some("/events".to_owned()),
             sse: Some("/events".to_owned()),
             ws: peer.ws.then(|| "/ws".to_owned()),
+            grpc: peer.grpc.map(str::to_owned),
             ready: peer.probes.as_ref().map(|probes| probes.ready.to_owned()),
             live: peer.probes.as_ref().map(|probes| probes.live.to_owned()),
             http2: peer.http2,

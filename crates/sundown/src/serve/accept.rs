@@ -14,18 +14,28 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+#[cfg(feature = "tls")]
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Limits;
 use super::connection::Serving;
 use super::diag;
 use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
+use super::raw::{Connection, Raw};
 use super::registry::Registered;
 use super::rest::Door;
+use super::socket::Socket;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use crate::context::Context;
 use crate::core::Core;
+use crate::error::BoxError;
 use crate::lifecycle::Phase;
 use crate::report::{ListenerReport, ListenerStop};
 use crate::sys;
+#[cfg(feature = "tls")]
+use crate::tls::Certificates;
 
 /// How long handshakes under way may take where the kernel cannot be asked: a round trip.
 const SWEEP: Duration = Duration::from_millis(50);
@@ -43,65 +53,68 @@ pub(crate) struct Listening {
     pub(crate) listener: StdListener,
     pub(crate) shared: bool,
     pub(crate) limits: Limits,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<Certificates>>,
 }
 
 /// Accepts for one listener until its end; made where the service's type is still known.
 pub(crate) type Serve =
     Box<dyn FnOnce(Arc<Core>, Listening) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// Forgets the service's type.
+/// What becomes of each connection of a listener.
+pub(super) trait Take: Send + Sync + 'static {
+    /// Ends what still waits when it is dropped.
+    type End: Send;
+
+    /// Begins with one.
+    fn take(&self, io: Io);
+
+    fn end(&self) -> Self::End;
+}
+
+/// Serves HTTP; forgets the service's type.
 pub(crate) fn start<S: HttpService + Sync>(mut service: S) -> Serve {
     #[cfg(feature = "axum")]
     settle_routes(&mut service);
-    Box::new(move |core, listening| Box::pin(run(core, listening, service)))
-}
-
-/// Lets an axum router make its routes now rather than for each request, as `axum::serve` does;
-/// its documentation recommends that to whoever serves one.
-#[cfg(feature = "axum")]
-fn settle_routes(service: &mut dyn std::any::Any) {
-    if let Some(router) = service.downcast_mut::<axum::Router>() {
-        *router = std::mem::take(router).with_state(());
-    }
-}
-
-async fn run<S: HttpService + Sync>(core: Arc<Core>, listening: Listening, service: S) {
-    // Holds the drain open until the queue is swept.
-    let Some(guard) = core.in_flight.enter() else {
-        return;
-    };
-    let Listening {
-        name,
-        listener,
-        shared,
-        limits,
-    } = listening;
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => {
-            let failure = format!("listener {name}: {error}");
-            return core.findings().failures.push(failure);
-        }
-    };
-    let places = Arc::new(Semaphore::new(
-        limits.connections.min(Semaphore::MAX_PERMITS),
-    ));
-    let door = Door::new();
-    let released = core.clone();
-    let accepting = Accepting {
-        core,
+    serve(|_| Http {
         service,
-        limits,
-        places,
-        door: door.clone(),
-    };
-    let _closed = CloseAtEnd(door);
-    accepting.until_draining(&listener).await;
-    accepting.stop(name, listener, shared).await;
-    // What the service holds may be what a worker waits for the end of.
-    drop(accepting);
-    drop(guard);
-    released.reached(Phase::Releasing).await;
+        door: Door::new(),
+    })
+}
+
+/// Serves raw connections; forgets the handler's type.
+pub(crate) fn start_raw<H, F>(handler: H) -> Serve
+where
+    H: Fn(Connection, Context) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), BoxError>> + Send + 'static,
+{
+    serve(|name| Raw::new(name, handler))
+}
+
+fn serve<T: Take>(make: impl FnOnce(&str) -> T + Send + 'static) -> Serve {
+    Box::new(move |core, listening| {
+        let take = make(&listening.name);
+        Box::pin(run(core, listening, take))
+    })
+}
+
+/// Speaks HTTP on each connection.
+struct Http<S: HttpService> {
+    service: S,
+    door: Door<S>,
+}
+
+impl<S: HttpService + Sync> Take for Http<S> {
+    type End = CloseAtEnd<S>;
+
+    fn take(&self, io: Io) {
+        let exchanges = Exchanges::new(self.service.clone(), io.connection().clone());
+        tokio::spawn(Serving::new(io, exchanges, self.door.clone()));
+    }
+
+    fn end(&self) -> CloseAtEnd<S> {
+        CloseAtEnd(self.door.clone())
+    }
 }
 
 /// Ends what rests, also when this listener's task is dropped or unwinds.
@@ -113,15 +126,73 @@ impl<S: HttpService> Drop for CloseAtEnd<S> {
     }
 }
 
-struct Accepting<S> {
-    core: Arc<Core>,
-    service: S,
-    limits: Limits,
-    places: Arc<Semaphore>,
-    door: Door<S>,
+/// Lets an axum router make its routes now rather than for each request, as `axum::serve` does;
+/// its documentation recommends that to whoever serves one.
+#[cfg(feature = "axum")]
+fn settle_routes(service: &mut dyn std::any::Any) {
+    if let Some(router) = service.downcast_mut::<axum::Router>() {
+        *router = std::mem::take(router).with_state(());
+    }
 }
 
-impl<S: HttpService + Sync> Accepting<S> {
+async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
+    // Holds the drain open until the queue is swept.
+    let Some(guard) = core.in_flight.enter() else {
+        return;
+    };
+    let Listening {
+        name,
+        listener,
+        shared,
+        limits,
+        #[cfg(feature = "tls")]
+        tls,
+    } = listening;
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            let failure = format!("listener {name}: {error}");
+            return core.findings().failures.push(failure);
+        }
+    };
+    #[cfg(feature = "tls")]
+    let _renewal = tls.clone().map(|certificates| {
+        let (core, name) = (core.clone(), name.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            certificates.renew(&core, &name).await;
+        }))
+    });
+    let places = Arc::new(Semaphore::new(
+        limits.connections.min(Semaphore::MAX_PERMITS),
+    ));
+    let released = core.clone();
+    let accepting = Accepting {
+        core,
+        take,
+        limits,
+        places,
+        #[cfg(feature = "tls")]
+        tls,
+    };
+    let _end = accepting.take.end();
+    accepting.until_draining(&listener).await;
+    accepting.stop(name, listener, shared).await;
+    // What the service holds may be what a worker waits for the end of.
+    drop(accepting);
+    drop(guard);
+    released.reached(Phase::Releasing).await;
+}
+
+struct Accepting<T: Take> {
+    core: Arc<Core>,
+    take: T,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<Certificates>>,
+}
+
+impl<T: Take> Accepting<T> {
     async fn until_draining(&self, listener: &TcpListener) {
         let mut draining = pin!(self.core.reached(Phase::Draining));
         let mut pause = FIRST_PAUSE;
@@ -159,9 +230,20 @@ impl<S: HttpService + Sync> Accepting<S> {
         };
         let _ = stream.set_nodelay(true);
         let connection = Registered::new(&self.core, peer, self.limits, guard, place);
-        let exchanges = Exchanges::new(self.service.clone(), connection.clone());
-        let io = Io::new(stream, connection);
-        tokio::spawn(Serving::new(io, exchanges, self.door.clone()));
+        let socket = self.socket(stream, &connection);
+        self.take.take(Io::new(socket, connection));
+    }
+
+    /// What is spoken on it below HTTP.
+    fn socket(&self, stream: TcpStream, connection: &Arc<Registered>) -> Socket {
+        #[cfg(feature = "tls")]
+        if let Some(certificates) = &self.tls {
+            connection.never_rests();
+            let tls = Tls::new(stream, certificates.current(), connection.clone());
+            return Socket::Tls(Box::new(tls));
+        }
+        let _ = connection;
+        Socket::Plain(stream)
     }
 
     async fn stop(&self, name: String, listener: TcpListener, shared: bool) {

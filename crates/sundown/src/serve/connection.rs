@@ -217,7 +217,7 @@ impl<S: HttpService> Stage<S> {
                 return Self::Closing(io);
             }
             // What the kernel's queue holds wakes it at once.
-            Order::Rest if unparsed.is_empty() && io.has_nothing_rewound() => {
+            Order::Rest if unparsed.is_empty() && io.can_rest() => {
                 connection.set_protocol(Protocol::Unknown);
                 return match door.enter(io, parts.service) {
                     Ok(()) => Self::Over,

@@ -20,8 +20,8 @@ use super::body::Body;
 use super::parting::unavailable;
 use super::records::Format;
 use super::registry::{Outcome, Registered};
-use super::requests::{Named, Ticket};
-use super::response::Tracked;
+use super::requests::{Named, Target, Ticket};
+use super::response::{Follows, Tracked};
 use crate::context::{Context, deadline_in};
 use crate::error::BoxError;
 use crate::traffic::Traffic;
@@ -114,12 +114,16 @@ impl<S> Exchanges<S> {
     #[inline]
     fn prepare(&self, request: Request<Incoming>) -> Request<Body> {
         let limits = &self.connection.limits;
-        #[cfg_attr(not(feature = "axum"), expect(unused_mut))]
+        #[cfg_attr(not(any(feature = "axum", feature = "tls")), expect(unused_mut))]
         let mut request = request.map(|body| Body::incoming(body, limits.body, &self.connection));
         #[cfg(feature = "axum")]
         if limits.connect_info {
             let peer = axum::extract::ConnectInfo(self.connection.peer);
             request.extensions_mut().insert(peer);
+        }
+        #[cfg(feature = "tls")]
+        if let Some(certificates) = self.connection.certificates.get() {
+            request.extensions_mut().insert(certificates.clone());
         }
         request
     }
@@ -135,6 +139,8 @@ pub(super) struct Exchange {
     /// Made when somebody first asks.
     context: Option<Context>,
     pub(super) bodiless: bool,
+    /// Whether a success leads elsewhere (RFC 9110 §9.3.6).
+    pub(super) connects: bool,
     /// Whether it goes on as another protocol.
     pub(super) upgraded: bool,
     pub(super) outcome: Outcome,
@@ -145,7 +151,7 @@ impl Exchange {
         let since = connection.request_begins();
         let ticket = connection.add_request(Named {
             method: request.method().clone(),
-            target: request.uri().path_and_query().cloned(),
+            target: Target::of(request.uri()),
             since,
         });
         Self {
@@ -154,6 +160,7 @@ impl Exchange {
             ticket,
             context: None,
             bodiless: request.method() == Method::HEAD,
+            connects: request.method() == Method::CONNECT && request.version() < Version::HTTP_2,
             upgraded: false,
             outcome: Outcome::Open,
         }
@@ -300,8 +307,9 @@ impl<S: HttpService> Future for Responding<S> {
         };
         let status = response.status();
         let follows = response.body().follows(status, response.headers());
+        let upgrades = matches!(follows, Follows::Upgrade { .. });
         response.body_mut().note(follows);
-        if closing && *this.version < Version::HTTP_2 && status != StatusCode::SWITCHING_PROTOCOLS {
+        if closing && *this.version < Version::HTTP_2 && !upgrades {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));

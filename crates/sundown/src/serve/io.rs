@@ -7,7 +7,6 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 
 use super::registry::Registered;
+use super::socket::Socket;
 use super::websocket::{Outbound, is_control};
-use crate::sys;
 
 /// How long after our FIN a peer is waited for that takes nothing, or only sends.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -33,9 +31,9 @@ const PREFACE_LENGTH: usize = 24;
 /// this length costs a tenth of that.
 const TOGETHER: usize = 2048;
 
-/// A connection's socket.
+/// A connection's socket, with all that is known of its end.
 pub(super) struct Io {
-    stream: TcpStream,
+    socket: Socket,
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Ending>,
@@ -44,17 +42,19 @@ pub(super) struct Io {
     connection: Arc<Registered>,
 }
 
-/// The wait between our FIN and the peer's.
+/// The end of a connection: our FIN, and the wait for the peer's.
 struct Ending {
     began: Instant,
+    /// Whether our FIN is out; under TLS something has to be written before it.
+    said: bool,
     /// Bytes that the peer had not taken when it was last looked at.
     unsent: usize,
 }
 
 impl Io {
-    pub(super) fn new(stream: TcpStream, connection: Arc<Registered>) -> Self {
+    pub(super) fn new(socket: Socket, connection: Arc<Registered>) -> Self {
         Self {
-            stream,
+            socket,
             rewound: Bytes::new(),
             ending: None,
             websocket: None,
@@ -66,14 +66,15 @@ impl Io {
         &self.connection
     }
 
-    pub(super) fn has_nothing_rewound(&self) -> bool {
-        self.rewound.is_empty()
+    /// Whether only the socket is left to be kept.
+    pub(super) fn can_rest(&self) -> bool {
+        self.rewound.is_empty() && self.socket.is_plain()
     }
 
     /// Takes the socket out of the runtime's driver. Bytes that were put back would be lost.
     pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
-        debug_assert!(self.has_nothing_rewound(), "bytes would be lost");
-        self.stream.into_std()
+        debug_assert!(self.can_rest(), "bytes would be lost");
+        self.socket.into_std()
     }
 
     /// Puts bytes back, to be read again.
@@ -85,6 +86,11 @@ impl Io {
         self.rewound = bytes;
     }
 
+    /// Shakes hands, where that is due; false when the peer's FIN came instead.
+    pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.socket.poll_open(cx)
+    }
+
     /// Waits for the first bytes, without taking them away from whoever reads next, until they
     /// decide whether they begin with `preface`. `None` at the peer's FIN.
     pub(super) fn poll_begins_with(
@@ -92,16 +98,21 @@ impl Io {
         cx: &mut Context<'_>,
         preface: &[u8],
     ) -> Poll<io::Result<Option<bool>>> {
+        if !ready!(self.poll_open(cx))? {
+            return Poll::Ready(Ok(None));
+        }
         let mut bytes = [0; PREFACE_LENGTH];
         if self.rewound.is_empty() {
             // Peeking costs no memory, and decides for all but a client that sends byte by byte.
             let mut seen = ReadBuf::new(&mut bytes);
-            if ready!(self.stream.poll_peek(cx, &mut seen))? == 0 {
-                return Poll::Ready(Ok(None));
-            }
-            self.connection.bytes_arrived();
-            if let Some(decision) = decide(seen.filled(), preface) {
-                return Poll::Ready(Ok(Some(decision)));
+            if let Some(peeked) = self.socket.poll_peek(cx, &mut seen) {
+                if ready!(peeked)? == 0 {
+                    return Poll::Ready(Ok(None));
+                }
+                self.connection.bytes_arrived();
+                if let Some(decision) = decide(seen.filled(), preface) {
+                    return Poll::Ready(Ok(Some(decision)));
+                }
             }
         }
         loop {
@@ -109,23 +120,24 @@ impl Io {
                 return Poll::Ready(Ok(Some(decision)));
             }
             let mut more = ReadBuf::new(&mut bytes);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut more))?;
+            ready!(self.socket.poll_read(cx, &mut more))?;
             if more.filled().is_empty() {
                 return Poll::Ready(Ok(None));
             }
+            self.connection.bytes_arrived();
             self.rewound = [&self.rewound[..], more.filled()].concat().into();
         }
     }
 
-    /// True when the kernel holds nothing that we have not read.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.rewound.is_empty() && sys::unread_bytes(self.stream.as_fd()).unwrap_or(0) == 0
+    /// True when nothing has arrived that we have not read.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.rewound.is_empty() && self.socket.is_quiet()
     }
 
     /// Writes what fits into the kernel's buffer at once; for a last word to a client that did not
     /// finish its own.
-    pub(super) fn say(&self, bytes: &[u8]) {
-        let _ = self.stream.try_write(bytes);
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        self.socket.say(bytes);
     }
 
     /// Sends FIN and waits until the peer has closed, too, or has been quiet after taking
@@ -133,30 +145,40 @@ impl Io {
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.ending.is_none() {
             self.connection.closes();
-            if ready!(Pin::new(&mut self.stream).poll_shutdown(cx)).is_err() {
-                return Poll::Ready(Ok(()));
-            }
             self.ending = Some(Ending {
                 began: Instant::now(),
+                said: false,
                 unsent: usize::MAX,
             });
         }
-        if self.poll_discard(cx).is_ready() {
+        if self.poll_end(cx).is_ready() {
             return Poll::Ready(Ok(()));
         }
         self.connection.wake_for_orders(cx.waker().clone());
         if self.connection.take_order_to_look() {
             let ending = self.ending.as_mut().expect("set above, and never taken");
-            let unsent = sys::unsent_bytes(self.stream.as_fd()).unwrap_or(0);
-            let takes_more = unsent > 0 && unsent < ending.unsent;
+            let unsent = self.socket.unsent_bytes();
+            let takes_more = !ending.said || (unsent > 0 && unsent < ending.unsent);
             let in_time = ending.began.elapsed() < LONGEST;
-            if !takes_more && (unsent == 0 || !in_time) {
+            if !takes_more && (unsent == 0 || !in_time) || !(ending.said || in_time) {
                 return Poll::Ready(Ok(()));
             }
             ending.unsent = unsent;
             self.connection.closes();
         }
         Poll::Pending
+    }
+
+    /// Sends what is left to be said and FIN, and waits for the peer's.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let ending = self.ending.as_mut().expect("the caller has begun it");
+        if !ending.said {
+            if ready!(self.socket.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            ending.said = true;
+        }
+        self.poll_discard(cx)
     }
 
     /// Says the last word on a WebSocket, if it is due.
@@ -168,9 +190,9 @@ impl Io {
             outbound.part();
         }
         while !outbound.word().is_empty() {
-            let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write(cx, outbound.word()))?;
+            let written = ready!(self.socket.poll_write(cx, outbound.word()))?;
             outbound.word_written(written);
+            let _ = self.socket.poll_flush(cx);
         }
         Poll::Ready(Ok(()))
     }
@@ -187,8 +209,7 @@ impl Io {
             });
         }
         let admitted = outbound.admits(bytes);
-        let stream = Pin::new(&mut self.stream);
-        let written = ready!(stream.poll_write(cx, &bytes[..admitted]))?;
+        let written = ready!(self.socket.poll_write(cx, &bytes[..admitted]))?;
         outbound.pass(&bytes[..written]);
         // What is not said now is said before the next bytes, or when something is read.
         let _ = self.poll_part(cx);
@@ -200,7 +221,7 @@ impl Io {
         let mut waste = [const { MaybeUninit::uninit() }; 4096];
         loop {
             let mut buffer = ReadBuf::uninit(&mut waste);
-            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let result = ready!(self.socket.poll_read_raw(cx, &mut buffer));
             let began = self.ending.as_ref().map(|ending| ending.began);
             let too_long = began.is_some_and(|began| began.elapsed() >= LONGEST);
             if result.is_err() || buffer.filled().is_empty() || too_long {
@@ -254,7 +275,7 @@ impl Read for Io {
         }
         // SAFETY: only bytes that `poll_read` has filled are declared as initialised.
         let mut buffer = ReadBuf::uninit(unsafe { cursor.as_mut() });
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+        ready!(self.socket.poll_read(cx, &mut buffer))?;
         let count = buffer.filled().len();
         if count > 0 {
             self.connection.bytes_arrived();
@@ -274,7 +295,7 @@ impl Write for Io {
         if self.websocket.is_some() {
             return self.poll_write_frames(cx, bytes);
         }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        let written = ready!(self.socket.poll_write(cx, bytes));
         self.connection.bytes_left();
         Poll::Ready(written)
     }
@@ -291,11 +312,10 @@ impl Write for Io {
         }
         let mut together = [const { MaybeUninit::uninit() }; TOGETHER];
         let mut together = ReadBuf::uninit(&mut together);
-        let stream = Pin::new(&mut self.stream);
         let written = ready!(if gather(slices, &mut together) {
-            stream.poll_write(cx, together.filled())
+            self.socket.poll_write(cx, together.filled())
         } else {
-            stream.poll_write_vectored(cx, slices)
+            self.socket.poll_write_vectored(cx, slices)
         });
         self.connection.bytes_left();
         Poll::Ready(written)
@@ -306,7 +326,8 @@ impl Write for Io {
     }
 
     /// hyper calls this only once its own buffer is empty.
-    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.poll_flush(cx))?;
         self.connection.flushed();
         if self.websocket.is_none() && self.connection.is_websocket() {
             // The head of the upgrade is out: frames follow.

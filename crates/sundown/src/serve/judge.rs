@@ -47,7 +47,7 @@ pub(super) struct View {
     pub(super) number: u64,
     pub(super) protocol: Protocol,
     pub(super) activity: Activity,
-    /// Whether hyper has let go of it.
+    /// Whether hyper has let go of it, or is never to.
     pub(super) rests: bool,
     /// Whether it speaks WebSocket since an upgrade.
     pub(super) websocket: bool,

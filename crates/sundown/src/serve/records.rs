@@ -69,7 +69,7 @@ impl Records {
             place: match format {
                 Format::Events => Place::Events(Events::new()),
                 Format::Lines => Place::Lines,
-                Format::Grpc => Place::Grpc(Messages::default()),
+                Format::Grpc => Place::Grpc(Messages::of_grpc()),
             },
             at_boundary: true,
         }
@@ -108,7 +108,10 @@ impl Records {
                 Some(end) => (end + 1, true),
                 None => (bytes.len(), false),
             },
-            Place::Grpc(messages) => messages.step(bytes),
+            Place::Grpc(messages) => {
+                let passed = messages.step(bytes);
+                (passed, messages.is_at_boundary())
+            }
         };
         self.at_boundary = at_boundary;
         passed
@@ -155,10 +158,13 @@ impl Events {
     }
 }
 
-/// A place among gRPC's messages.
-#[derive(Debug, Default)]
-struct Messages {
+/// A place among messages that have five bytes before them, the last of which are a length: gRPC's
+/// messages, TLS's records.
+#[derive(Debug)]
+pub(super) struct Messages {
     prefix: [u8; 5],
+    /// How many bytes of the prefix are no length.
+    before_length: usize,
     /// How many bytes of the prefix have passed.
     held: usize,
     /// How many bytes of the message have yet to pass.
@@ -166,21 +172,53 @@ struct Messages {
 }
 
 impl Messages {
-    fn step(&mut self, bytes: &[u8]) -> (usize, bool) {
-        let passed = if self.left > 0 {
+    /// Whether it is compressed, and its length (gRPC over HTTP/2, Length-Prefixed-Message).
+    fn of_grpc() -> Self {
+        Self::begin(1)
+    }
+
+    /// Its type, a version, and its length (RFC 8446 §5.1).
+    #[cfg(feature = "tls")]
+    pub(super) fn of_tls() -> Self {
+        Self::begin(3)
+    }
+
+    fn begin(before_length: usize) -> Self {
+        Self {
+            prefix: [0; 5],
+            before_length,
+            held: 0,
+            left: 0,
+        }
+    }
+
+    /// Takes note of bytes that pass.
+    #[cfg(feature = "tls")]
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.step(bytes)..];
+        }
+    }
+
+    /// Whether no message has begun that has not ended.
+    pub(super) fn is_at_boundary(&self) -> bool {
+        self.held == 0 && self.left == 0
+    }
+
+    /// Takes note of some bytes, at the most up to the end of a message; returns how many.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if self.left > 0 {
             let passed = self.left.min(bytes.len());
             self.left -= passed;
-            passed
-        } else {
-            self.prefix[self.held] = bytes[0];
-            self.held = (self.held + 1) % self.prefix.len();
-            if self.held == 0 {
-                let [_, length @ ..] = self.prefix;
-                self.left = u32::from_be_bytes(length) as usize;
-            }
-            1
-        };
-        (passed, self.held == 0 && self.left == 0)
+            return passed;
+        }
+        self.prefix[self.held] = bytes[0];
+        self.held = (self.held + 1) % self.prefix.len();
+        if self.held == 0 {
+            let length = self.prefix[self.before_length..].iter();
+            self.left = length.fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        }
+        1
     }
 }
 

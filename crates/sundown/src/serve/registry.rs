@@ -19,6 +19,8 @@ use super::requests::{Ending, Named, Requests, Ticket};
 use crate::core::{Core, lock};
 use crate::in_flight::Guard;
 use crate::report::{ConnectionCounts, CutOff, RequestCounts, Work};
+#[cfg(feature = "tls")]
+use crate::tls::ClientCertificates;
 use crate::traffic::Traffic;
 
 /// Every open connection of a service, and how the ended ones ended.
@@ -84,6 +86,9 @@ pub(crate) struct Connection {
     /// upgrade the one that closes it.
     task: Mutex<Option<Waker>>,
     requests: Requests,
+    /// What the client has shown of itself.
+    #[cfg(feature = "tls")]
+    pub(super) certificates: OnceLock<ClientCertificates>,
 }
 
 /// The stages of one HTTP/1 exchange after another, as numbers for an atomic.
@@ -95,6 +100,9 @@ mod activity {
     pub(super) const FLUSHING: u8 = 3;
     pub(super) const CLOSING: u8 = 4;
     pub(super) const UPGRADED: u8 = 5;
+    pub(super) const HANDSHAKE: u8 = 6;
+    /// A handler of raw connections has it.
+    pub(super) const RAW: u8 = 7;
 }
 
 /// What is left of an HTTP/1 request's body, which may outlive the response.
@@ -152,6 +160,8 @@ impl Registered {
             fate: AtomicU8::new(Fate::Ended as u8),
             task: Mutex::default(),
             requests: Requests::default(),
+            #[cfg(feature = "tls")]
+            certificates: OnceLock::new(),
         });
         lock(&connections.open).insert(connection.id, connection.clone());
         lock(&connections.counts).connections.accepted += 1;
@@ -343,6 +353,13 @@ impl Connection {
             });
     }
 
+    /// A handler has its bytes to itself; the report calls it by this name.
+    pub(super) fn becomes_raw(&self, name: String) {
+        self.enter(activity::RAW);
+        let since = self.since.load(Ordering::Relaxed);
+        self.requests.go_by(name, since);
+    }
+
     /// A request was answered by an upgrade to WebSocket.
     pub(super) fn becomes_websocket(&self) {
         self.websocket.store(true, Ordering::Relaxed);
@@ -354,6 +371,21 @@ impl Connection {
 
     pub(super) fn has_no_request(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// The first byte of TLS has arrived.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshake_begins(&self) {
+        self.enter(activity::HANDSHAKE);
+    }
+
+    /// Hands are shaken; a request may follow.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshake_ends(&self, certificates: Option<ClientCertificates>) {
+        if let Some(certificates) = certificates {
+            let _ = self.certificates.set(certificates);
+        }
+        self.enter(activity::IDLE);
     }
 
     /// Begins the head's time anew: bytes of it were found where nobody had seen them arrive.
@@ -392,6 +424,12 @@ impl Connection {
     /// hyper has let go of it, or has it again.
     pub(super) fn rests(&self, rests: bool) {
         self.rests.store(rests, Ordering::Relaxed);
+    }
+
+    /// There is more to it than a socket: hyper keeps it to its end.
+    #[cfg(feature = "tls")]
+    pub(super) fn never_rests(&self) {
+        self.rests(true);
     }
 
     /// Takes the order that was left, if any. The order to cut stays, and the one to look is for
@@ -506,7 +544,8 @@ impl Connection {
         let activity = match self.activity.load(Ordering::Acquire) {
             activity::IDLE if body == body::OPEN => Activity::Busy,
             activity::IDLE => Activity::Idle(self.since()),
-            activity::HEAD => Activity::Head(self.since()),
+            // Both have to arrive within one time.
+            activity::HEAD | activity::HANDSHAKE => Activity::Head(self.since()),
             activity::CLOSING => Activity::Closing(self.since()),
             _ => Activity::Busy,
         };
@@ -533,12 +572,16 @@ impl Connection {
         }
         let work = match self.activity.load(Ordering::Relaxed) {
             activity::HEAD if self.protocol() != Protocol::Http2 => Work::RequestHead,
+            activity::HANDSHAKE => Work::Handshake,
             activity::UPGRADED => Work::Upgraded,
+            activity::RAW => Work::Connection,
             activity::FLUSHING => Work::Request,
             _ if self.body.load(Ordering::Acquire) == body::OPEN => Work::Request,
             _ => return Vec::new(),
         };
-        if let (Work::Upgraded, Some((name, since))) = (work, self.requests.upgraded()) {
+        if let (Work::Upgraded | Work::Connection, Some((name, since))) =
+            (work, self.requests.kept_name())
+        {
             return vec![CutOff::new(work, name, peer, age(since))];
         }
         let age = age(self.since.load(Ordering::Relaxed));
@@ -612,6 +655,7 @@ impl Connections {
 mod tests {
     use std::time::Duration;
 
+    use super::super::requests::Target;
     use super::*;
     use crate::budget::Wishes;
     use crate::core::{Link, StopTimes};
@@ -631,7 +675,7 @@ mod tests {
         let since = connection.request_begins();
         connection.add_request(Named {
             method: http::Method::GET,
-            target: None,
+            target: Target::None,
             since,
         })
     }

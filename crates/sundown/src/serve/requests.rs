@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::task::Waker;
 use std::time::Instant;
 
-use http::Method;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
+use http::{Method, Uri};
 
 use crate::core::lock;
 use crate::report::RequestCounts;
@@ -24,8 +24,8 @@ struct Inner {
     /// The only place that HTTP/1 needs: it has one request at a time.
     first: Option<Open>,
     more: Vec<Open>,
-    /// The route that ended in an upgrade, and since when. Boxed: few connections have one.
-    upgraded: Option<Box<(String, u64)>>,
+    /// Of a connection without requests: its name, and since when. Boxed: few connections have one.
+    kept_name: Option<Box<(String, u64)>>,
     counts: RequestCounts,
 }
 
@@ -44,17 +44,38 @@ pub(super) struct Ticket(u32);
 /// What the report says of a request.
 pub(super) struct Named {
     pub(super) method: Method,
-    /// Path and query: all of the target that servers are sent, but for CONNECT.
-    pub(super) target: Option<PathAndQuery>,
+    pub(super) target: Target,
     /// Microseconds of the service's clock.
     pub(super) since: u64,
+}
+
+/// What of a request's target names it; shares memory with the request.
+pub(super) enum Target {
+    Path(PathAndQuery),
+    /// Where CONNECT is to lead.
+    Authority(Authority),
+    None,
+}
+
+impl Target {
+    pub(super) fn of(uri: &Uri) -> Self {
+        match (uri.path_and_query(), uri.authority()) {
+            (Some(path), _) => Self::Path(path.clone()),
+            (None, Some(authority)) => Self::Authority(authority.clone()),
+            (None, None) => Self::None,
+        }
+    }
 }
 
 impl Named {
     /// The method and the path without the query, which may hold secrets.
     pub(super) fn route(&self) -> String {
-        let path = self.target.as_ref().map_or("*", PathAndQuery::path);
-        format!("{} {path}", self.method)
+        let target = match &self.target {
+            Target::Path(path) => path.path(),
+            Target::Authority(authority) => authority.as_str(),
+            Target::None => "*",
+        };
+        format!("{} {target}", self.method)
     }
 }
 
@@ -115,13 +136,19 @@ impl Requests {
 
     /// Keeps a request's name beyond its end.
     pub(super) fn keep_name(&self, ticket: Ticket) {
-        let kept = self.describe(ticket, |named| Box::new((named.route(), named.since)));
-        lock(&self.0).upgraded = kept;
+        if let Some((name, since)) = self.describe(ticket, |named| (named.route(), named.since)) {
+            self.go_by(name, since);
+        }
     }
 
-    /// The route of the request that ended in an upgrade, and since when.
-    pub(super) fn upgraded(&self) -> Option<(String, u64)> {
-        lock(&self.0).upgraded.as_deref().cloned()
+    /// Names the connection, which has no requests any more.
+    pub(super) fn go_by(&self, name: String, since: u64) {
+        lock(&self.0).kept_name = Some(Box::new((name, since)));
+    }
+
+    /// The name that was kept, and since when the connection goes by it.
+    pub(super) fn kept_name(&self) -> Option<(String, u64)> {
+        lock(&self.0).kept_name.as_deref().cloned()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -195,7 +222,7 @@ mod tests {
     fn get(path: &'static str) -> Named {
         Named {
             method: Method::GET,
-            target: Some(PathAndQuery::from_static(path)),
+            target: Target::Path(PathAndQuery::from_static(path)),
             since: 0,
         }
     }

@@ -83,6 +83,9 @@ impl<B> Tracked<B> {
             let websocket = upgrade.is_some_and(|to| to.eq_ignore_ascii_case(b"websocket"));
             return Follows::Upgrade { websocket };
         }
+        if exchange.connects && status.is_success() {
+            return Follows::Upgrade { websocket: false };
+        }
         if status.is_informational()
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         {

@@ -25,6 +25,7 @@ use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
 use super::judge::Order;
 use super::registry::Fate;
+use super::socket::Socket;
 use crate::sys;
 
 /// How many sockets are asked for at a time.
@@ -326,7 +327,7 @@ impl<S: HttpService> Resting<S> {
         connection.rests(false);
         match TcpStream::from_std(self.stream) {
             Ok(stream) => {
-                let io = Io::new(stream, connection.clone());
+                let io = Io::new(Socket::Plain(stream), connection.clone());
                 tokio::spawn(if self.closing {
                     Serving::closing(io, door.clone())
                 } else {
@@ -386,7 +387,10 @@ mod tests {
             let router = Router::new().route("/", get(|| async { "awake" }));
             let exchanges = Exchanges::new(router, connection.clone());
             let door = Door::new();
-            assert!(door.enter(Io::new(stream, connection), exchanges).is_ok());
+            assert!(
+                door.enter(Io::new(Socket::Plain(stream), connection), exchanges)
+                    .is_ok()
+            );
             Self {
                 core,
                 door,

@@ -1,0 +1,173 @@
+//! The bytes of a connection: as the kernel has them, or under TLS.
+//!
+//! Under TLS a connection is quiet only when nothing of a record is anywhere: in the kernel's queue, in a
+//! record that has arrived in part, or decrypted and unread.
+
+use std::io::{self, IoSlice};
+use std::net::TcpStream as StdTcpStream;
+use std::os::fd::AsFd as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+#[cfg(feature = "tls")]
+use super::tls::Tls;
+use crate::sys;
+
+/// A connection's socket, and what is spoken on it below HTTP.
+pub(super) enum Socket {
+    Plain(TcpStream),
+    /// Boxed: a plain connection must not carry a session's state.
+    #[cfg(feature = "tls")]
+    Tls(Box<Tls>),
+}
+
+impl Socket {
+    /// Makes the connection ready for its first byte of HTTP; false when the peer's FIN came before one of
+    /// TLS.
+    pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        match self {
+            Self::Plain(_) => {
+                let _ = cx;
+                Poll::Ready(Ok(true))
+            }
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_open(cx),
+        }
+    }
+
+    /// How many bytes were written that the peer has not taken.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        let bytes = self.tcp().map(|tcp| sys::unsent_bytes(tcp.as_fd()));
+        bytes.and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// How many bytes have arrived that we have not taken from the kernel.
+    fn unread_bytes(&self) -> usize {
+        let bytes = self.tcp().map(|tcp| sys::unread_bytes(tcp.as_fd()));
+        bytes.and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// `None` once a handshake has failed.
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.tcp(),
+        }
+    }
+
+    /// Reads without taking away, where that can be: `None` under TLS.
+    pub(super) fn poll_peek(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Option<Poll<io::Result<usize>>> {
+        match self {
+            Self::Plain(stream) => Some(stream.poll_peek(cx, buffer)),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => None,
+        }
+    }
+
+    /// True when nothing has arrived that was not read.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let unread = self.unread_bytes();
+        match self {
+            Self::Plain(_) => unread == 0,
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => unread == 0 && tls.is_quiet(),
+        }
+    }
+
+    /// The socket alone, out of the runtime's driver.
+    ///
+    /// # Errors
+    /// What the system says; under TLS there is more than a socket.
+    pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
+        match self {
+            Self::Plain(stream) => stream.into_std(),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_))
+    }
+
+    /// Writes what fits into the kernel's buffer at once, and asks nobody to be woken.
+    pub(super) fn say(&mut self, bytes: &[u8]) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let _ = self.poll_write(&mut nobody, bytes);
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_read(cx, buffer),
+        }
+    }
+
+    /// Reads what nobody will understand any more.
+    pub(super) fn poll_read_raw(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_read_raw(cx, buffer),
+        }
+    }
+
+    pub(super) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_write(cx, bytes),
+        }
+    }
+
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Completes when the kernel has all that was written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    /// Says that nothing follows: close_notify where there is one, and FIN.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! TLS over a stop and over a renewal of certificates, with rustls on both sides.
+
+mod trial;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use trial::{LIMIT, Trial, get, run, spawn};
+
+type Certified = CertifiedKey<rcgen::KeyPair>;
+
+fn certify() -> Certified {
+    generate_simple_self_signed(["trial".to_owned()]).unwrap()
+}
+
+fn write(folder: &Path, certified: &Certified) {
+    std::fs::write(
+        folder.join("key.pem"),
+        certified.signing_key.serialize_pem(),
+    )
+    .unwrap();
+    std::fs::write(folder.join("cert.pem"), certified.cert.pem()).unwrap();
+}
+
+/// A trial under TLS.
+struct Served {
+    trial: Trial,
+    folder: TempDir,
+    certified: Certified,
+}
+
+impl Served {
+    async fn start() -> Self {
+        Self::of("tls", |_| {}).await
+    }
+
+    async fn of(mode: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let certified = certify();
+        write(folder.path(), &certified);
+        prepare(folder.path());
+        let trial = Trial::of(spawn(mode).env("TRIAL_FOLDER", folder.path())).await;
+        Self {
+            trial,
+            folder,
+            certified,
+        }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        self.connect_as(config(&self.certified, None))
+            .await
+            .unwrap()
+    }
+
+    async fn connect_as(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.trial.address).await?;
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name(), stream).await
+    }
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("trial").unwrap()
+}
+
+fn config(trusted: &Certified, own: Option<&Certified>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.cert.der().clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(
+        tokio_rustls::rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots);
+    match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+            let chain = vec![own.cert.der().clone()];
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    }
+}
+
+async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> String {
+    stream.write_all(get(path).as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    let end = |seen: &[u8]| {
+        let text = String::from_utf8_lossy(seen).to_lowercase();
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let length = head.split("content-length: ").nth(1)?;
+        let length: usize = length.split("\r\n").next()?.parse().ok()?;
+        (body.len() == length).then_some(text.clone())
+    };
+    loop {
+        if let Some(answer) = end(&seen) {
+            return answer;
+        }
+        let count = stream.read_buf(&mut seen).await.unwrap();
+        assert!(count > 0, "ended in the middle of an answer");
+    }
+}
+
+fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+}
+
+#[tokio::test]
+async fn an_idle_connection_ends_with_close_notify() {
+    let mut served = Served::start().await;
+    let mut idle = served.connect().await;
+    let mut busy = served.connect().await;
+    assert!(ask(&mut idle, "/").await.ends_with("ok"));
+    busy.write_all(get("/slow?ms=300").as_bytes())
+        .await
+        .unwrap();
+    served.trial.says("slow began").await;
+
+    served.trial.signal(libc::SIGTERM);
+    let mut rest = String::new();
+    // Without close_notify rustls calls the end unexpected.
+    busy.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.to_lowercase().contains("connection: close"), "{rest}");
+    assert!(rest.ends_with("ok"), "{rest}");
+    assert_eq!(idle.read(&mut [0; 8]).await.unwrap(), 0);
+    let (status, said) = served.trial.exit().await;
+    assert_eq!(status, 0, "{said}");
+}
+
+#[tokio::test]
+async fn http2_is_offered_and_told_to_go_away() {
+    let mut served = Served::start().await;
+    let mut config = config(&served.certified, None);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let stream = served.connect_as(config).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("https://trial/").body(()).unwrap();
+    let (answer, _) = send.send_request(request, true).unwrap();
+    let _: &h2::client::SendRequest<bytes::Bytes> = &send;
+    assert_eq!(answer.await.unwrap().status(), 200);
+
+    served.trial.signal(libc::SIGTERM);
+    drop(send);
+    connection.await.unwrap().unwrap();
+    assert_eq!(served.trial.exit().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_handshake_under_way_at_the_signal_is_finished_and_its_request_answered() {
+    let mut served = Served::start().await;
+    let mut stream = TcpStream::connect(served.trial.address).await.unwrap();
+    let config = Arc::new(config(&served.certified, None));
+    let mut session = ClientConnection::new(config, name()).unwrap();
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).unwrap();
+    let (first, rest) = hello.split_at(40);
+    stream.write_all(first).await.unwrap();
+    // An answer on another connection shows that these bytes have been looked at, too.
+    ask(&mut served.connect().await, "/").await;
+
+    served.trial.signal(libc::SIGTERM);
+    served.trial.says("SIGTERM: stopping").await;
+    stream.write_all(rest).await.unwrap();
+    let mut seen = Vec::new();
+    while session.is_handshaking() {
+        while session.wants_write() {
+            let mut bytes = Vec::new();
+            session.write_tls(&mut bytes).unwrap();
+            stream.write_all(&bytes).await.unwrap();
+        }
+        if session.is_handshaking() {
+            assert!(stream.read_buf(&mut seen).await.unwrap() > 0, "cut off");
+            let mut bytes = &seen[..];
+            session.read_tls(&mut bytes).unwrap();
+            let taken = seen.len() - bytes.len();
+            seen.drain(..taken);
+            session.process_new_packets().unwrap();
+        }
+    }
+    use std::io::{Read as _, Write as _};
+    session.writer().write_all(get("/").as_bytes()).unwrap();
+    while session.wants_write() {
+        let mut bytes = Vec::new();
+        session.write_tls(&mut bytes).unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    }
+    stream.read_to_end(&mut seen).await.unwrap();
+    let mut bytes = &seen[..];
+    while !bytes.is_empty() {
+        session.read_tls(&mut bytes).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    let mut answer = String::new();
+    session.reader().read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("ok"), "{answer}");
+    assert_eq!(served.trial.exit().await.0, 0);
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_while_a_connection_stays() {
+    let mut served = Served::start().await;
+    let mut before = served.connect().await;
+    let renewed = certify();
+    write(served.folder.path(), &renewed);
+    served.trial.signal(libc::SIGHUP);
+    served.trial.says("nothing stops").await;
+    let after = tokio::time::timeout(LIMIT, async {
+        loop {
+            // Until the files are read, what it shows is not trusted.
+            if let Ok(after) = served.connect_as(config(&renewed, None)).await {
+                break after;
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(shown(&after), *renewed.cert.der());
+    assert_eq!(shown(&before), *served.certified.cert.der());
+    assert!(ask(&mut before, "/").await.ends_with("ok"));
+    drop((before, after));
+    assert_eq!(served.trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_leave_those_before_in_use() {
+    let mut served = Served::start().await;
+    std::fs::write(served.folder.path().join("cert.pem"), "nothing").unwrap();
+    served.trial.signal(libc::SIGHUP);
+    served.trial.says("nothing stops").await;
+    let mut still = served.connect().await;
+    assert!(ask(&mut still, "/").await.ends_with("ok"));
+    drop(still);
+    assert_eq!(served.trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_client_is_known_by_its_certificate_and_not_let_in_without() {
+    let own = certify();
+    let clients = own.cert.pem();
+    let served = Served::of("tls-clients", |folder| {
+        std::fs::write(folder.join("clients.pem"), clients).unwrap();
+    })
+    .await;
+    let mut known = served
+        .connect_as(config(&served.certified, Some(&own)))
+        .await
+        .unwrap();
+    let answer = ask(&mut known, "/client").await;
+    assert!(answer.ends_with(&format!("{} bytes", own.cert.der().len())));
+
+    // In TLS 1.3 a client learns of it only when it reads.
+    let unknown = served.connect_as(config(&served.certified, None)).await;
+    if let Ok(mut unknown) = unknown {
+        let _ = unknown.write_all(get("/").as_bytes()).await;
+        assert!(unknown.read(&mut [0; 8]).await.is_err());
+    }
+    drop(known);
+    assert_eq!(served.trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_handshake_that_stalls_holds_nothing_up() {
+    let mut served = Served::start().await;
+    let mut stalled = TcpStream::connect(served.trial.address).await.unwrap();
+    stalled.write_all(&[0x16, 3, 1, 2, 0]).await.unwrap();
+    served.trial.signal(libc::SIGTERM);
+    let _ = stalled.read(&mut [0; 8]).await;
+    let (status, said) = served.trial.exit().await;
+    assert_eq!(status, 0, "{said}");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_a_wrong_setting_and_is_named() {
+    let folder = TempDir::new().unwrap();
+    let (status, said) = run(spawn("tls").env("TRIAL_FOLDER", folder.path())).await;
+    assert_eq!(status, 2, "{said}");
+    assert!(said.contains("listener http: cannot read"), "{said}");
+    assert!(said.contains("cert.pem"), "{said}");
+}
+
+#[tokio::test]
+async fn a_hangup_stops_nothing() {
+    let mut trial = Trial::start().await;
+    trial.signal(libc::SIGHUP);
+    trial.says("nothing stops").await;
+    assert_eq!(trial.ask("/").await.answer().await.1, "ok");
+    assert_eq!(trial.stop().await.0, 0);
+}
