@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::post;
-use bytes::Bytes;
 use http::Request;
 use sundown::{App, ExitStatus, Handle, Report};
 use tokio::net::TcpStream;
@@ -87,7 +86,7 @@ async fn a_streaming_call_hears_that_nobody_serves_and_ends_with_a_status() {
 async fn a_call_that_has_no_answer_in_time_gets_a_status_instead() {
     let served = Served::start().await;
     let stream = TcpStream::connect(&served.address).await.unwrap();
-    let (send, connection) = h2::client::handshake::<_, Bytes>(stream).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut send = send.ready().await.unwrap();
     let request = Request::post("http://grpc/never")

@@ -73,7 +73,9 @@ pub(super) trait Take: Send + Sync + 'static {
 }
 
 /// Serves HTTP; forgets the service's type.
-pub(crate) fn start<S: HttpService + Sync>(mut service: S) -> Serve {
+pub(crate) fn start<S: HttpService + Sync>(
+    #[cfg_attr(not(feature = "axum"), expect(unused_mut))] mut service: S,
+) -> Serve {
     #[cfg(feature = "axum")]
     settle_routes(&mut service);
     serve(|_| Http {

@@ -181,7 +181,10 @@ impl<S: HttpService> Stage<S> {
     /// Carries out an order.
     fn interrupted(self, order: Order, connection: &Connection, door: &Door<S>) -> Self {
         match (self, order) {
-            (Self::Opening(io, _), Order::Close) if io.is_quiet() => {
+            (Self::Opening(mut io, exchanges), Order::Close) => {
+                if !io.is_quiet() {
+                    return Self::Opening(io, exchanges);
+                }
                 connection.set_fate(Fate::ClosedIdle);
                 Self::Closing(io)
             }

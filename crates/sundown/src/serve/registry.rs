@@ -686,7 +686,7 @@ mod tests {
         let connection = connection(&core);
         connection.set_protocol(Protocol::Http2);
         let early = begin(&connection);
-        connection.request_ends(early, true);
+        connection.request_ends(early, Outcome::Finished);
         assert_eq!(connection.take_order(), None);
 
         let now = Instant::now();
@@ -696,7 +696,7 @@ mod tests {
         });
         core.closing.store(true, Ordering::Relaxed);
         let late = begin(&connection);
-        connection.request_ends(late, true);
+        connection.request_ends(late, Outcome::Finished);
         assert_eq!(connection.take_order(), Some(Order::GoAway));
     }
 

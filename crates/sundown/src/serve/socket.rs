@@ -27,12 +27,10 @@ pub(super) enum Socket {
 impl Socket {
     /// Makes the connection ready for its first byte of HTTP; false when the peer's FIN came before one of
     /// TLS.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         match self {
-            Self::Plain(_) => {
-                let _ = cx;
-                Poll::Ready(Ok(true))
-            }
+            Self::Plain(_) => Poll::Ready(Ok(true)),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_open(cx),
         }
@@ -156,7 +154,7 @@ impl Socket {
     /// Completes when the kernel has all that was written.
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_flush(cx),
         }
