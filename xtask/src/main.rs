@@ -15,6 +15,7 @@ mod planted;
 mod postgres;
 mod progress;
 mod stops;
+mod streams;
 mod tidy;
 mod workspace;
 mod zoo;
@@ -45,6 +46,7 @@ enum Chore {
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
     Stops(stops::Arguments),
+    Streams(streams::Arguments),
     Tidy(tidy::Arguments),
     Zoo(zoo::Arguments),
 }
@@ -80,6 +82,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
+        Chore::Streams(arguments) => streams::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),
         Chore::Zoo(arguments) => zoo::run(&workspace, &arguments),
     }

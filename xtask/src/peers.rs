@@ -30,6 +30,8 @@ pub(crate) struct Peer {
     pub(crate) ws: bool,
     /// A gRPC call that it streams, if it has one.
     pub(crate) grpc: Option<&'static str>,
+    /// Whether it serves TLS on a second port, with the certificate in a folder.
+    pub(crate) tls: bool,
     /// Where it tells its state, if it does.
     pub(crate) probes: Option<Probes>,
 }
@@ -79,21 +81,21 @@ pub(crate) enum Stop {
 /// Every peer.
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, probes: None },
-    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: Some("/grpc.health.v1.Health/Watch"), probes: None },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, ws: false, grpc: None, probes: Some(ACTUATOR) },
-    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, ws: false, grpc: None, probes: None },
-    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, ws: false, grpc: None, probes: None },
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, tls: false, probes: None },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: Some("/grpc.health.v1.Health/Watch"), tls: true, probes: None },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, ws: false, grpc: None, tls: false, probes: Some(ACTUATOR) },
+    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
 ];
 
 /// The probes of Spring Boot's actuator.

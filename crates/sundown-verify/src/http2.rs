@@ -84,6 +84,11 @@ impl Session {
         self.wire.warned()
     }
 
+    /// Returns the highest stream that the server will still answer, once it has said so by GOAWAY.
+    pub fn last_stream(&self) -> Option<u32> {
+        self.wire.last_stream()
+    }
+
     /// Tells whether the server has said anything in HTTP/2.
     pub(crate) fn is_understood(&self) -> bool {
         self.wire.speaks_http2()

@@ -19,7 +19,7 @@ pub mod tcp;
 
 pub mod http1;
 pub mod http2;
-mod websocket;
+pub mod websocket;
 
 pub mod held;
 pub mod load;

@@ -18,16 +18,19 @@ use crate::tcp::Window;
 /// Any sixteen bytes in base64: what matters here is the end, not who answers.
 const KEY: &str = "c3VuZG93biB2ZXJpZnkgMQ==";
 
+/// A text message of two letters, masked with zeros.
+const MESSAGE: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
+
 /// An open WebSocket.
 #[derive(Debug)]
-pub(crate) struct WebSocket {
+pub struct WebSocket {
     stream: Channel,
     incoming: BytesMut,
 }
 
 /// How a WebSocket ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// By a close frame, with this code; 1005 stands for none.
     Close(u16),
     /// Without a close frame, between two frames.
@@ -48,11 +51,10 @@ impl fmt::Display for End {
 
 impl WebSocket {
     /// Connects and upgrades.
-    pub(crate) async fn open(
-        target: Endpoint,
-        path: &str,
-        limit: Duration,
-    ) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// Says why there is none.
+    pub async fn open(target: Endpoint, path: &str, limit: Duration) -> Result<Self, String> {
         let opened = Connection::open(target, Window::Usual, limit).await;
         let mut connection = opened.map_err(|unmade| unmade.error.to_string())?;
         let header = |name: &'static str, value: &'static str| {
@@ -85,21 +87,43 @@ impl WebSocket {
     }
 
     /// Reads frames until the end, and answers a close frame.
-    pub(crate) async fn read_to_end(mut self) -> End {
+    pub async fn read_to_end(mut self) -> End {
         loop {
-            match Frame::take(&mut self.incoming) {
-                Some(Frame::Close(code)) => {
-                    self.answer_close(code).await;
-                    return End::Close(code);
-                }
-                Some(Frame::Other) => continue,
-                None => {}
+            if let Some(end) = self.read_more().await {
+                return end;
             }
-            match self.stream.read_buf(&mut self.incoming).await {
-                Ok(1..) => {}
-                _ if self.incoming.is_empty() => return End::Silent,
-                _ => return End::WithinFrame,
+        }
+    }
+
+    /// The same, and sends a short text message this often until then.
+    pub async fn talk_to_end(mut self, every: Duration) -> End {
+        let mut due = tokio::time::interval(every);
+        loop {
+            tokio::select! {
+                end = self.read_more() => if let Some(end) = end {
+                    return end;
+                },
+                // Who is told close may not read what we say; it has said what there was to say.
+                _ = due.tick() => drop(self.stream.write_all(&MESSAGE).await),
             }
+        }
+    }
+
+    /// Takes the frames that are there, and waits for more; the end, once it has come.
+    ///
+    /// # Cancel safety
+    /// Safe: call it again.
+    async fn read_more(&mut self) -> Option<End> {
+        while let Some(frame) = Frame::take(&mut self.incoming) {
+            if let Frame::Close(code) = frame {
+                self.answer_close(code).await;
+                return Some(End::Close(code));
+            }
+        }
+        match self.stream.read_buf(&mut self.incoming).await {
+            Ok(1..) => None,
+            _ if self.incoming.is_empty() => Some(End::Silent),
+            _ => Some(End::WithinFrame),
         }
     }
 

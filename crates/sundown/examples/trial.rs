@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             std::future::ready(Ok::<(), BoxError>(()))
         }),
         "two-of-a-name" => app.http("127.0.0.1:0", router()),
-        "stays" | "tls" | "tls-clients" => app,
+        "stays" | "proxied" | "tls" | "tls-clients" => app,
         other => {
             eprintln!("no such mode: {other}");
             return ExitCode::from(2);
@@ -84,6 +84,7 @@ fn main() -> ExitCode {
         .event_retry(Duration::from_millis(1500))
         .body_limit(Some(1 << 20));
     let listener = match mode.as_str() {
+        "proxied" => listener.proxy_protocol(),
         #[cfg(feature = "tls")]
         "tls" => listener.tls(sundown::Tls::files(file("cert.pem"), file("key.pem"))),
         #[cfg(feature = "tls")]

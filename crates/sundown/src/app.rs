@@ -54,6 +54,9 @@ pub(crate) struct Parts {
     pub(crate) stops: Vec<StopFuture>,
 }
 
+/// Who may connect to a Unix socket, if nobody says otherwise.
+const MODE: u32 = 0o660;
+
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A name, an address and a service, with limits for its clients.
@@ -77,6 +80,7 @@ pub struct Listener {
     pub(crate) name: String,
     pub(crate) address: Address,
     pub(crate) limits: Limits,
+    pub(crate) mode: u32,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
     pub(crate) serve: Serve,
@@ -89,6 +93,7 @@ impl Listener {
             name: "http".to_owned(),
             address: address.into(),
             limits: Limits::default(),
+            mode: MODE,
             #[cfg(feature = "tls")]
             tls: None,
             serve: serve::start(service),
@@ -132,6 +137,7 @@ impl Listener {
             name: "tcp".to_owned(),
             address: address.into(),
             limits: Limits::default(),
+            mode: MODE,
             #[cfg(feature = "tls")]
             tls: None,
             serve: serve::start_raw(handler),
@@ -148,6 +154,20 @@ impl Listener {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Expects each connection to begin with a header of the PROXY protocol (version 1 or 2), and takes the
+    /// client's address from it; a connection without one is closed. For listeners that nobody but a proxy
+    /// reaches: whoever writes a header may claim to be anybody.
+    pub fn proxy_protocol(mut self) -> Self {
+        self.limits.proxy_protocol = true;
+        self
+    }
+
+    /// Who may connect to a Unix socket: the mode of its file. Default 0o660, its owner and its group.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -497,7 +517,8 @@ impl Handle {
         phase.map_or(Phase::Stopped, |phase| *phase)
     }
 
-    /// The address of the listener of this name, once it is open; with port 0 the system chose it.
+    /// The address of the listener of this name, once it is open; with port 0 the system chose it. A Unix
+    /// socket has none.
     pub fn address(&self, listener: &str) -> Option<SocketAddr> {
         let addresses = lock(&self.link.addresses);
         addresses

@@ -19,6 +19,7 @@ use crate::exit::ExitStatus;
 use crate::lifecycle::{Event, Lifecycle, Phase, Reason, Step};
 use crate::report::{PhaseReport, REPORT_SCHEMA, Report, RequestCounts, progress_line};
 use crate::signals::{self, Signals};
+use crate::systemd::Said;
 use crate::{stderr, sys};
 
 /// How often a terminal's progress line is renewed.
@@ -175,8 +176,12 @@ impl Control {
             self.core.closing.store(true, Ordering::Relaxed);
         }
         tracing::info!(target: "sundown", service = %self.core.name, %phase, "phase");
-        if phase == Phase::LameDuck {
-            self.say_stopping();
+        match phase {
+            Phase::Ready => self.core.manager.tell(Said::Ready {
+                status: "ready".to_owned(),
+            }),
+            Phase::LameDuck => self.say_stopping(),
+            _ => {}
         }
         self.next_progress = (phase == Phase::Draining).then(|| now + self.progress_interval());
         self.end_live_line();
@@ -251,7 +256,10 @@ impl Control {
             took: began.map_or(Duration::ZERO, |began| began.elapsed()),
             phases: lasted(&findings.phases),
             requests: RequestCounts {
-                cut_off: cut_off.iter().filter(|open| open.peer.is_some()).count() as u64,
+                cut_off: cut_off
+                    .iter()
+                    .filter(|open| open.work.is_of_a_client())
+                    .count() as u64,
                 ..core.connections.request_counts()
             },
             cut_off,
@@ -273,6 +281,10 @@ impl Control {
             .map(Reason::to_string)
             .unwrap_or_default();
         let grace = humantime::format_duration(self.core.budget.grace);
+        self.core.manager.tell(Said::Stopping {
+            status: format!("stopping: {reason}"),
+            within: self.core.budget.grace,
+        });
         self.say(&format!(
             "{reason}: stopping, within {grace}; again to hurry"
         ));
@@ -309,17 +321,19 @@ impl Control {
             return;
         }
         self.next_progress = Some(now + self.progress_interval());
-        let left = self
-            .lifecycle
-            .schedule()
-            .map_or(Duration::ZERO, |schedule| {
-                schedule.cancel.saturating_duration_since(now)
-            });
+        let schedule = self.lifecycle.schedule();
+        let until =
+            |at: Option<Instant>| at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        let left = until(schedule.map(|schedule| schedule.cancel));
         let line = progress_line(
             self.core.connections.len(),
             &self.core.whats_open(now),
             left,
         );
+        self.core.manager.tell(Said::Stopping {
+            status: line.clone(),
+            within: until(schedule.map(|schedule| schedule.end)),
+        });
         let line = format!("{}: {line}", self.core.name);
         if io::stderr().is_terminal() {
             stderr::renew_line(&line);

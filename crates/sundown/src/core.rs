@@ -20,6 +20,7 @@ use crate::report::{CutOff, HookReport, ListenerReport};
 use crate::serve::Connections;
 use crate::signals::Waker;
 use crate::sys;
+use crate::systemd::Manager;
 
 /// What exists from the first line of `main`: how to reach the control thread, and the phase.
 pub(crate) struct Link {
@@ -80,6 +81,7 @@ pub(crate) struct Core {
     pub(crate) in_flight: InFlight,
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
+    pub(crate) manager: Manager,
     stop: Mutex<Option<StopTimes>>,
     pub(crate) findings: Mutex<Findings>,
 }
@@ -153,6 +155,7 @@ impl Core {
             in_flight: InFlight::new(),
             connections: Connections::default(),
             tasks: Tasks::default(),
+            manager: Manager::from_environment(),
             stop: Mutex::new(None),
             findings: Mutex::default(),
         });

@@ -51,7 +51,9 @@
 //! | `SUNDOWN_MERCY` | `500ms` | the time between cancelling and cutting off |
 //! | `SUNDOWN_REPORT` | `stop.json` | where the JSON report goes (`-` is stdout) |
 //!
-//! Sockets passed by `LISTEN_FDS` (systemd) are used for the listeners whose names they bear.
+//! Sockets passed by `LISTEN_FDS` (systemd) are used for the listeners whose names they bear. With
+//! `Type=notify` systemd is told READY, STATUS and STOPPING, asked to wait for as long as the stop may take,
+//! and with `WatchdogSec=` told that the runtime lives.
 //!
 //! # Exit codes
 //! | code | meaning |
@@ -101,6 +103,7 @@ mod serve;
 mod report;
 mod stderr;
 mod sys;
+mod systemd;
 
 /// The atomics of `in_flight`, which loom replaces by its own.
 mod atomic {
@@ -119,7 +122,7 @@ pub use report::{
     ConnectionCounts, CutOff, HookOutcome, HookReport, ListenerReport, ListenerStop, PhaseReport,
     REPORT_SCHEMA, Report, RequestCounts, Work,
 };
-pub use serve::{Address, Body, Connection, HttpService};
+pub use serve::{Address, Body, Connection, HttpService, LocalAddress};
 #[cfg(feature = "tls")]
 pub use tls::{ClientCertificates, Tls};
 pub use traffic::Traffic;

@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use crate::exit::ExitStatus;
 use crate::hooks::When;
 use crate::lifecycle::{Phase, Reason};
+use crate::serve::LocalAddress;
 
 pub(crate) use human::progress_line;
 
@@ -117,7 +118,7 @@ pub enum Work {
     Request,
     /// A request head that has not arrived in full.
     RequestHead,
-    /// A TLS handshake.
+    /// A TLS handshake, or a proxy's header before it.
     Handshake,
     /// A connection that was upgraded.
     Upgraded,
@@ -131,12 +132,26 @@ pub enum Work {
     Blocking,
 }
 
+impl Work {
+    /// Whether it came over a connection.
+    pub(crate) fn is_of_a_client(self) -> bool {
+        match self {
+            Self::Request
+            | Self::RequestHead
+            | Self::Handshake
+            | Self::Upgraded
+            | Self::Connection => true,
+            Self::Worker | Self::Task | Self::Blocking => false,
+        }
+    }
+}
+
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Request => "request",
             Self::RequestHead => "request head",
-            Self::Handshake => "TLS handshake",
+            Self::Handshake => "handshake",
             Self::Upgraded => "upgraded connection",
             Self::Connection => "connection",
             Self::Worker => "worker",
@@ -189,7 +204,7 @@ pub struct ListenerReport {
     /// The listener's name.
     pub name: String,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: LocalAddress,
     /// What kept new connections out while the queue was served.
     pub closed_by: ListenerStop,
     /// Connections that were taken out of the queue after it was shut.

@@ -16,6 +16,8 @@ mod exchange;
 mod io;
 mod judge;
 mod parting;
+mod proxy;
+mod queue;
 mod raw;
 mod reaper;
 mod records;
@@ -26,13 +28,14 @@ mod rest;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix;
 mod websocket;
 
 use std::time::Duration;
 
 use crate::traffic::Stays;
 
-pub use bind::Address;
+pub use bind::{Address, LocalAddress};
 pub use body::Body;
 pub use exchange::HttpService;
 
@@ -58,6 +61,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Whether requests carry axum's `ConnectInfo`.
     pub(crate) connect_info: bool,
+    /// Whether a proxy says first whose connection it is.
+    pub(crate) proxy_protocol: bool,
     /// How long each class of traffic may stay once the service drains.
     pub(crate) stays: Stays,
     /// When a client of server-sent events is to come back.
@@ -72,6 +77,7 @@ impl Default for Limits {
             body: 64 << 20,
             connections: 65_536,
             connect_info: false,
+            proxy_protocol: false,
             stays: Stays::default(),
             event_retry: None,
         }

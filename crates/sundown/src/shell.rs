@@ -3,7 +3,6 @@
 //! Decides nothing about stopping: it watches the phase and tells `control` when a step is done.
 
 use std::future::Future;
-use std::net::TcpListener;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -16,8 +15,9 @@ use crate::error::{BoxError, Error};
 use crate::hooks::{Hook, Hooks, run_all, run_start};
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::report::{HookOutcome, ListenerStop};
-use crate::serve::{self, Bound, Limits, Listening, Serve};
+use crate::serve::{self, Bound, Limits, Listening, LocalAddress, Serve};
 use crate::stderr;
+use crate::systemd::Said;
 #[cfg(feature = "tls")]
 use crate::tls::Certificates;
 use crate::worker::{self, Worker};
@@ -28,6 +28,17 @@ pub(crate) async fn live(
     prepare: impl Future<Output = Result<Parts, Error>> + Send,
 ) {
     let reaper = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(serve::reap(core.clone())));
+    let _watchdog = core.manager.watchdog().map(|every| {
+        let core = core.clone();
+        tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut due = tokio::time::interval(every);
+            due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                due.tick().await;
+                core.manager.tell(Said::Alive);
+            }
+        }))
+    });
     let mut releases = Releases::default();
     let started = tokio::select! {
         biased;
@@ -95,7 +106,14 @@ async fn start(
     #[cfg(feature = "tls")]
     let mut certificates = load_certificates(&listeners)?.into_iter();
     for listener in listeners {
-        let socket = serve::bind(&listener.name, listener.address, &mut passed)?;
+        let socket = serve::bind(&listener.name, listener.address, listener.mode, &mut passed)?;
+        #[cfg(feature = "tls")]
+        if listener.tls.is_some() && matches!(socket.address(), Ok(LocalAddress::Unix(_))) {
+            return Err(Error::Tls {
+                listener: listener.name,
+                problem: "no TLS on a Unix socket; serve it in plain, or on a port".to_owned(),
+            });
+        }
         bound.push(Waiting {
             name: listener.name,
             socket,
@@ -178,16 +196,22 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
     } in bound
     {
         let shared = socket.shared;
-        let address = socket.local_addr();
-        let listener = socket.listen().map_err(|source| Error::Bind {
-            listener: name.clone(),
-            address: address
-                .map_or_else(|_| "its address".to_owned(), |address| address.to_string()),
-            source,
-        })?;
+        let refused = |address: String| {
+            let listener = name.clone();
+            move |source| Error::Bind {
+                listener,
+                address,
+                source,
+            }
+        };
+        let address = socket
+            .address()
+            .map_err(refused("its address".to_owned()))?;
+        let listener = socket.listen().map_err(refused(address.to_string()))?;
         ready.push((
             Listening {
                 name,
+                address,
                 listener,
                 shared,
                 limits,
@@ -197,12 +221,7 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
             serve,
         ));
     }
-    announce(
-        core,
-        ready
-            .iter()
-            .map(|(listening, _)| (listening.name.as_str(), &listening.listener)),
-    );
+    announce(core, &ready);
     let nothing_else = ready.is_empty();
     for (listening, serve) in ready {
         tokio::spawn(serve(core.clone(), listening));
@@ -211,13 +230,13 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
     Ok(())
 }
 
-fn announce<'a>(core: &Core, listeners: impl Iterator<Item = (&'a str, &'a TcpListener)>) {
+fn announce(core: &Core, ready: &[(Listening, Serve)]) {
     let mut line = format!("{}: ready", core.name);
     let mut addresses = lock(&core.link.addresses);
-    for (name, listener) in listeners {
-        if let Ok(address) = listener.local_addr() {
-            line.push_str(&format!(", {name} on {address}"));
-            addresses.push((name.to_owned(), address));
+    for (Listening { name, address, .. }, _) in ready {
+        line.push_str(&format!(", {name} on {address}"));
+        if let LocalAddress::Tcp(address) = address {
+            addresses.push((name.clone(), *address));
         }
     }
     stderr::lines(&line);

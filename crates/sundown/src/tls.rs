@@ -147,7 +147,8 @@ pub(crate) enum TlsError {
 
 /// What a listener shakes hands with at present.
 pub(crate) struct Certificates {
-    files: Option<Files>,
+    /// With what they were like before they were read.
+    files: Option<(Files, Vec<Stamp>)>,
     current: Mutex<Arc<ServerConfig>>,
 }
 
@@ -156,8 +157,9 @@ impl Certificates {
         let (files, config) = match tls.0 {
             Source::Config(config) => (None, config),
             Source::Files(files) => {
+                let seen = files.stamps();
                 let config = files.load()?;
-                (Some(files), config)
+                (Some((files, seen)), config)
             }
         };
         Ok(Self {
@@ -172,9 +174,11 @@ impl Certificates {
 
     /// Reads the files again when they change, until the service has drained.
     pub(crate) async fn renew(&self, core: &Core, listener: &str) {
-        let Some(files) = &self.files else { return };
+        let Some((files, seen)) = &self.files else {
+            return;
+        };
+        let mut seen = seen.clone();
         let mut hangups = core.link.hangups.subscribe();
-        let mut seen = files.stamps();
         let mut drained = std::pin::pin!(core.reached(Phase::Releasing));
         loop {
             let asked = tokio::select! {

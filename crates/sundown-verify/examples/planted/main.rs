@@ -21,14 +21,14 @@ use fault::Fault;
 use sys::{handle, make_deaf, pause, wait_readable};
 
 /// How long an idle connection stays open after the signal.
-const LINGER: Duration = Duration::from_millis(300);
+const LINGER: Duration = Duration::from_millis(500);
 /// What is in flight at the signal may take so long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a waiting thread looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(5);
 
 /// How long it still serves who connects after the signal.
-const LAME_DUCK: Duration = Duration::from_millis(200);
+const LAME_DUCK: Duration = Duration::from_millis(500);
 
 /// How long streams go on after the signal.
 const STREAMS: Duration = Duration::from_millis(300);

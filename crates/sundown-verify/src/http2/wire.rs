@@ -66,6 +66,11 @@ impl Wire {
         self.heard().goaway.is_some()
     }
 
+    /// Returns the lowest stream that a GOAWAY named.
+    pub(crate) fn last_stream(&self) -> Option<u32> {
+        self.heard().goaway
+    }
+
     /// Tells whether the server said GOAWAY without declining anything.
     pub(crate) fn warned(&self) -> bool {
         self.heard().warned

@@ -5,23 +5,20 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
-use std::os::fd::{AsFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[cfg(feature = "tls")]
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Limits;
+use super::bind::{LocalAddress, Open};
 use super::connection::Serving;
-use super::diag;
 use super::exchange::{Exchanges, HttpService};
 use super::io::Io;
+use super::queue::{Queue, Taken};
 use super::raw::{Connection, Raw};
 use super::registry::Registered;
 use super::rest::Door;
@@ -33,7 +30,6 @@ use crate::core::Core;
 use crate::error::BoxError;
 use crate::lifecycle::Phase;
 use crate::report::{ListenerReport, ListenerStop};
-use crate::sys;
 #[cfg(feature = "tls")]
 use crate::tls::Certificates;
 
@@ -50,7 +46,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A socket that listens, and what the service knows of it.
 pub(crate) struct Listening {
     pub(crate) name: String,
-    pub(crate) listener: StdListener,
+    pub(crate) address: LocalAddress,
+    pub(crate) listener: Open,
     pub(crate) shared: bool,
     pub(crate) limits: Limits,
     #[cfg(feature = "tls")]
@@ -144,14 +141,15 @@ async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
     };
     let Listening {
         name,
+        address,
         listener,
         shared,
         limits,
         #[cfg(feature = "tls")]
         tls,
     } = listening;
-    let listener = match TcpListener::from_std(listener) {
-        Ok(listener) => listener,
+    let queue = match Queue::of(listener) {
+        Ok(queue) => queue,
         Err(error) => {
             let failure = format!("listener {name}: {error}");
             return core.findings().failures.push(failure);
@@ -177,8 +175,8 @@ async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
         tls,
     };
     let _end = accepting.take.end();
-    accepting.until_draining(&listener).await;
-    accepting.stop(name, listener, shared).await;
+    accepting.until_draining(&queue).await;
+    accepting.stop(name, address, queue, shared).await;
     // What the service holds may be what a worker waits for the end of.
     drop(accepting);
     drop(guard);
@@ -195,13 +193,13 @@ struct Accepting<T: Take> {
 }
 
 impl<T: Take> Accepting<T> {
-    async fn until_draining(&self, listener: &TcpListener) {
+    async fn until_draining(&self, queue: &Queue) {
         let mut draining = pin!(self.core.reached(Phase::Draining));
         let mut pause = FIRST_PAUSE;
         loop {
             let next = async {
                 let place = self.places.clone().acquire_owned().await.ok();
-                (listener.accept().await, place)
+                (queue.accept().await, place)
             };
             let (accepted, place) = tokio::select! {
                 biased;
@@ -209,9 +207,9 @@ impl<T: Take> Accepting<T> {
                 accepted = next => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => {
+                Ok(taken) => {
                     pause = FIRST_PAUSE;
-                    self.admit(stream, peer, place);
+                    self.admit(taken, place);
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
@@ -225,43 +223,51 @@ impl<T: Take> Accepting<T> {
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, place: Option<OwnedSemaphorePermit>) {
+    fn admit(&self, (socket, peer): Taken, place: Option<OwnedSemaphorePermit>) {
         // The listener's own guard is alive, so the drain is not over and this never refuses.
         let Some(guard) = self.core.in_flight.enter() else {
             return;
         };
-        let _ = stream.set_nodelay(true);
         let connection = Registered::new(&self.core, peer, self.limits, guard, place);
-        let socket = self.socket(stream, &connection);
-        self.take.take(Io::new(socket, connection));
-    }
-
-    /// What is spoken on it below HTTP.
-    fn socket(&self, stream: TcpStream, connection: &Arc<Registered>) -> Socket {
-        #[cfg(feature = "tls")]
-        if let Some(certificates) = &self.tls {
+        if !socket.can_rest() {
             connection.never_rests();
-            let tls = Tls::new(stream, certificates.current(), connection.clone());
-            return Socket::Tls(Box::new(tls));
         }
-        let _ = connection;
-        Socket::Plain(stream)
+        let io = Io::new(self.under(socket, &connection), connection);
+        self.take.take(if self.limits.proxy_protocol {
+            io.behind_proxy()
+        } else {
+            io
+        });
     }
 
-    async fn stop(&self, name: String, listener: TcpListener, shared: bool) {
-        let Ok(address) = listener.local_addr() else {
-            return;
-        };
+    /// Lets TLS be spoken on it, where it is to be.
+    #[cfg(feature = "tls")]
+    fn under(&self, socket: Socket, connection: &Arc<Registered>) -> Socket {
+        match (&self.tls, socket) {
+            (Some(certificates), Socket::Plain(stream)) => {
+                connection.never_rests();
+                let tls = Tls::new(stream, certificates.current(), connection.clone());
+                Socket::Tls(Box::new(tls))
+            }
+            (_, socket) => socket,
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn under(&self, socket: Socket, _: &Arc<Registered>) -> Socket {
+        socket
+    }
+
+    async fn stop(&self, name: String, address: LocalAddress, queue: Queue, shared: bool) {
+        let mut swept = 0;
         let closed_by = if shared {
             ListenerStop::Shared
         } else {
-            shut(&listener)
+            let shut = queue.shut();
+            swept = self.sweep(&queue, &address).await;
+            shut
         };
-        let mut swept = 0;
-        if !shared {
-            swept = self.sweep(&listener, address).await;
-        }
-        drop(listener);
+        drop(queue);
         tracing::debug!(target: "sundown", listener = %name, ?closed_by, swept, "listener closed");
         let report = ListenerReport {
             name,
@@ -273,16 +279,15 @@ impl<T: Take> Accepting<T> {
     }
 
     /// Accepts until nothing can come any more, and at the most for a round trip.
-    async fn sweep(&self, listener: &TcpListener, address: SocketAddr) -> usize {
+    async fn sweep(&self, queue: &Queue, address: &LocalAddress) -> usize {
         let until = Instant::now() + SWEEP;
         let mut swept = 0;
         loop {
             // In this order: what leaves the handshake meanwhile is found in the queue.
-            let handshakes = diag::handshakes(address);
-            swept += self.empty_queue(listener).await;
+            let handshakes = address.handshakes();
+            swept += self.empty(queue).await;
             let over = Instant::now() >= until;
-            let nothing_comes = handshakes == Some(0)
-                && sys::accept_queue(listener.as_fd()).is_ok_and(|queued| queued == 0);
+            let nothing_comes = handshakes == Some(0) && queue.is_empty();
             if nothing_comes || over {
                 return swept;
             }
@@ -290,18 +295,15 @@ impl<T: Take> Accepting<T> {
         }
     }
 
-    async fn empty_queue(&self, listener: &TcpListener) -> usize {
+    async fn empty(&self, queue: &Queue) -> usize {
         let mut taken = 0;
         let give_up = self.core.stop_times().map(|times| times.schedule.cancel);
         loop {
-            // Not tokio's accept: its idea of readiness may be older than the queue.
-            match SockRef::from(listener).accept() {
-                Ok((socket, peer)) => {
+            match queue.accept_now() {
+                Ok(connection) => {
                     let place = self.places.clone().try_acquire_owned().ok();
-                    if let (Ok(stream), Some(peer)) = (into_stream(socket), peer.as_socket()) {
-                        self.admit(stream, peer, place);
-                        taken += 1;
-                    }
+                    self.admit(connection, place);
+                    taken += 1;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return taken,
                 Err(error) if concerns_one_connection(&error) => {}
@@ -314,22 +316,6 @@ impl<T: Take> Accepting<T> {
                 }
             }
         }
-    }
-}
-
-fn into_stream(socket: socket2::Socket) -> io::Result<TcpStream> {
-    socket.set_nonblocking(true)?;
-    TcpStream::from_std(OwnedFd::from(socket).into())
-}
-
-/// Keeps new connections out while the queue lives on.
-fn shut(listener: &TcpListener) -> ListenerStop {
-    if sys::make_deaf(listener.as_fd()).is_ok() {
-        ListenerStop::Deaf
-    } else if sys::fence(listener.as_fd()).is_ok() {
-        ListenerStop::Fence
-    } else {
-        ListenerStop::Unguarded
     }
 }
 

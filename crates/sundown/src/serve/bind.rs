@@ -7,10 +7,17 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Socket, Type};
 
+use super::diag;
+use super::unix::{self, UnixFile};
 use crate::error::Error;
+
+/// What the path of a Unix socket stands behind.
+const UNIX: &str = "unix:";
 
 /// How many connections may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -18,7 +25,8 @@ const BACKLOG: i32 = 4096;
 /// Where a listener listens.
 ///
 /// From `"127.0.0.1:8080"`, `"[::]:8080"` (IPv6 and IPv4 at once), `":8080"` (the same),
-/// `"localhost:8080"`, a [`SocketAddr`], or a bound [`TcpListener`].
+/// `"localhost:8080"`, a [`SocketAddr`], a bound [`TcpListener`], or the path of a Unix socket behind `unix:`,
+/// as in `"unix:/run/shop.sock"`. A file that a dead process has left there is replaced.
 #[derive(Debug)]
 pub struct Address(Kind);
 
@@ -72,23 +80,82 @@ pub(crate) struct Bound {
     socket: Socket,
     pub(crate) shared: bool,
     listening: bool,
+    /// What a Unix socket has made.
+    file: Option<UnixFile>,
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(crate) enum Open {
+    Tcp(TcpListener),
+    Unix(UnixListener, Option<UnixFile>),
 }
 
 impl Bound {
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        let address = self.socket.local_addr()?;
-        address
-            .as_socket()
-            .ok_or_else(|| io::Error::other("not an internet socket"))
+    pub(crate) fn address(&self) -> io::Result<LocalAddress> {
+        LocalAddress::of(&self.socket)
     }
 
     /// Begins to listen, if it does not yet.
-    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+    pub(crate) fn listen(self) -> io::Result<Open> {
         if !self.listening {
             self.socket.listen(BACKLOG)?;
         }
         self.socket.set_nonblocking(true)?;
-        Ok(self.socket.into())
+        Ok(match self.address()? {
+            LocalAddress::Tcp(_) => Open::Tcp(self.socket.into()),
+            LocalAddress::Unix(_) => Open::Unix(OwnedFd::from(self.socket).into(), self.file),
+        })
+    }
+}
+
+/// Where a listener listens, as the system says. In JSON it is what it is in text: `127.0.0.1:8080`, or
+/// `unix:/run/shop.sock`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket; empty where it has none.
+    Unix(PathBuf),
+}
+
+impl LocalAddress {
+    pub(super) fn of(socket: &Socket) -> io::Result<Self> {
+        let address = socket.local_addr()?;
+        match address.as_socket() {
+            Some(address) => Ok(Self::Tcp(address)),
+            None if address.is_unix() => Ok(Self::Unix(
+                address
+                    .as_pathname()
+                    .map(Path::to_owned)
+                    .unwrap_or_default(),
+            )),
+            None => Err(io::Error::other("neither TCP nor a Unix socket")),
+        }
+    }
+
+    /// How many of the kernel's handshakes are under way; `None` where it cannot be asked.
+    pub(super) fn handshakes(&self) -> Option<usize> {
+        match self {
+            Self::Tcp(address) => diag::handshakes(*address),
+            Self::Unix(_) => Some(0),
+        }
+    }
+}
+
+impl fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+        }
+    }
+}
+
+impl serde::Serialize for LocalAddress {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -97,7 +164,12 @@ impl Bound {
 /// # Errors
 /// [`Error::Address`] for an address nobody can understand, [`Error::Bind`] for what the system
 /// says.
-pub(crate) fn bind(name: &str, address: Address, passed: &mut Passed) -> Result<Bound, Error> {
+pub(crate) fn bind(
+    name: &str,
+    address: Address,
+    mode: u32,
+    passed: &mut Passed,
+) -> Result<Bound, Error> {
     let text = address.to_string();
     let refused = |source| Error::Bind {
         listener: name.to_owned(),
@@ -109,6 +181,7 @@ pub(crate) fn bind(name: &str, address: Address, passed: &mut Passed) -> Result<
             socket: Socket::from(fd),
             shared: true,
             listening: true,
+            file: None,
         });
     }
     let address = match address.0 {
@@ -117,9 +190,20 @@ pub(crate) fn bind(name: &str, address: Address, passed: &mut Passed) -> Result<
                 socket: listener.into(),
                 shared: false,
                 listening: true,
+                file: None,
             });
         }
         Kind::Socket(address) => address,
+        Kind::Text(given) if given.starts_with(UNIX) => {
+            let path = Path::new(&given[UNIX.len()..]);
+            let (socket, file) = unix::bind(path, mode).map_err(refused)?;
+            return Ok(Bound {
+                socket,
+                shared: false,
+                listening: false,
+                file: Some(file),
+            });
+        }
         Kind::Text(given) => resolve(name, &given)?,
     };
     open(address).map_err(refused)
@@ -138,6 +222,7 @@ fn open(address: SocketAddr) -> io::Result<Bound> {
         socket,
         shared: false,
         listening: false,
+        file: None,
     })
 }
 
@@ -229,7 +314,10 @@ mod tests {
     #[test]
     fn a_wildcard_ipv6_listener_hears_ipv4_too() {
         let bound = open("[::]:0".parse().unwrap()).unwrap();
-        let port = bound.local_addr().unwrap().port();
+        let LocalAddress::Tcp(address) = bound.address().unwrap() else {
+            panic!("not of TCP");
+        };
+        let port = address.port();
         let listener = bound.listen().unwrap();
         std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         drop(listener);

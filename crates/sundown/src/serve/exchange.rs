@@ -117,8 +117,10 @@ impl<S> Exchanges<S> {
         #[cfg_attr(not(any(feature = "axum", feature = "tls")), expect(unused_mut))]
         let mut request = request.map(|body| Body::incoming(body, limits.body, &self.connection));
         #[cfg(feature = "axum")]
-        if limits.connect_info {
-            let peer = axum::extract::ConnectInfo(self.connection.peer);
+        if limits.connect_info
+            && let Some(peer) = self.connection.peer()
+        {
+            let peer = axum::extract::ConnectInfo(peer);
             request.extensions_mut().insert(peer);
         }
         #[cfg(feature = "tls")]

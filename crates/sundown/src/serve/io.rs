@@ -16,6 +16,7 @@ use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::ReadBuf;
 
+use super::proxy::{self, Header};
 use super::registry::Registered;
 use super::socket::Socket;
 use super::websocket::{Outbound, is_control};
@@ -26,6 +27,9 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// The length of HTTP/2's preface, the only one that is looked for.
 const PREFACE_LENGTH: usize = 24;
 
+/// How much of a proxy's header is looked at a time: most are shorter.
+const PEEKED: usize = 256;
+
 /// Up to this many bytes are put together before they are written: the kernel takes a short answer
 /// in one piece some 6 % of a trivial request faster than its head and body apart, and a copy of
 /// this length costs a tenth of that.
@@ -34,6 +38,9 @@ const TOGETHER: usize = 2048;
 /// A connection's socket, with all that is known of its end.
 pub(super) struct Io {
     socket: Socket,
+    /// What there is of the header that a proxy is to send before all else, until it is whole. Boxed: only
+    /// a connection's first moments have it.
+    header: Option<Box<Vec<u8>>>,
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Ending>,
@@ -55,6 +62,7 @@ impl Io {
     pub(super) fn new(socket: Socket, connection: Arc<Registered>) -> Self {
         Self {
             socket,
+            header: None,
             rewound: Bytes::new(),
             ending: None,
             websocket: None,
@@ -68,7 +76,7 @@ impl Io {
 
     /// Whether only the socket is left to be kept.
     pub(super) fn can_rest(&self) -> bool {
-        self.rewound.is_empty() && self.socket.is_plain()
+        self.rewound.is_empty() && self.socket.can_rest()
     }
 
     /// Takes the socket out of the runtime's driver. Bytes that were put back would be lost.
@@ -86,9 +94,52 @@ impl Io {
         self.rewound = bytes;
     }
 
-    /// Shakes hands, where that is due; false when the peer's FIN came instead.
+    /// Lets a proxy say first who the client is.
+    pub(super) fn behind_proxy(mut self) -> Self {
+        self.header = Some(Box::default());
+        self
+    }
+
+    /// Hears a proxy's header and shakes hands, where that is due; false when the peer's FIN came instead.
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if !ready!(self.poll_header(cx))? {
+            return Poll::Ready(Ok(false));
+        }
         self.socket.poll_open(cx)
+    }
+
+    /// Takes the header and no byte more: what follows may be of TLS.
+    fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        while let Some(held) = &mut self.header {
+            let mut space = [0; PEEKED];
+            let mut seen = ReadBuf::new(&mut space);
+            if ready!(self.socket.poll_peek_raw(cx, &mut seen))? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+            if held.is_empty() {
+                self.connection.handshake_begins();
+            }
+            let before = held.len();
+            held.extend_from_slice(seen.filled());
+            let header = proxy::read(held);
+            let header =
+                header.map_err(|garbled| io::Error::new(io::ErrorKind::InvalidData, garbled))?;
+            let until = match header {
+                Header::Partial => held.len(),
+                Header::Whole { length, peer } => {
+                    if let Some(peer) = peer {
+                        self.connection.is_announced(peer);
+                    }
+                    self.connection.handshake_ends();
+                    self.header = None;
+                    length
+                }
+            };
+            // They are there: they were seen.
+            let mut taken = ReadBuf::new(&mut space[..until - before]);
+            ready!(self.socket.poll_read_raw(cx, &mut taken))?;
+        }
+        Poll::Ready(Ok(true))
     }
 
     /// Waits for the first bytes, without taking them away from whoever reads next, until they

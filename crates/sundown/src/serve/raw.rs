@@ -26,15 +26,15 @@ use crate::error::BoxError;
 pub struct Connection(TokioIo<Io>);
 
 impl Connection {
-    /// The client's address.
-    pub fn peer(&self) -> SocketAddr {
-        self.0.inner().connection().peer
+    /// The client's address; none on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.0.inner().connection().peer()
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Connection(from {})", self.peer())
+        write!(f, "Connection(from {:?})", self.peer())
     }
 }
 

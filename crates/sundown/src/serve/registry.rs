@@ -67,7 +67,10 @@ pub(super) enum Outcome {
 /// One connection's state.
 pub(crate) struct Connection {
     id: u64,
-    pub(super) peer: SocketAddr,
+    /// The other end of the socket, where that has an address.
+    neighbour: Option<SocketAddr>,
+    /// Who a proxy says that it is.
+    announced: OnceLock<SocketAddr>,
     pub(super) core: Arc<Core>,
     pub(super) limits: Limits,
     protocol: AtomicU8,
@@ -137,7 +140,7 @@ pub(super) struct Registered {
 impl Registered {
     pub(super) fn new(
         core: &Arc<Core>,
-        peer: SocketAddr,
+        peer: Option<SocketAddr>,
         limits: Limits,
         guard: Guard,
         place: Option<OwnedSemaphorePermit>,
@@ -145,7 +148,8 @@ impl Registered {
         let connections = &core.connections;
         let connection = Arc::new(Connection {
             id: connections.next.fetch_add(1, Ordering::Relaxed),
-            peer,
+            neighbour: peer,
+            announced: OnceLock::new(),
             core: core.clone(),
             limits,
             protocol: AtomicU8::new(Protocol::Unknown as u8),
@@ -297,9 +301,13 @@ impl Connection {
         let broken = self.requests.describe(ticket, |request| {
             let since = self.core.clock.instant(request.since);
             let age = now.saturating_duration_since(since);
-            CutOff::new(Work::Request, request.route(), Some(self.peer), age)
+            CutOff::new(Work::Request, request.route(), self.peer(), age)
         });
         self.core.findings().broken.extend(broken);
+        if self.protocol() != Protocol::Http2 {
+            // Nothing can follow on it.
+            self.set_fate(Fate::CutOff);
+        }
     }
 
     /// Whether responses of this class are to end by now.
@@ -373,19 +381,24 @@ impl Connection {
         self.requests.is_empty()
     }
 
-    /// The first byte of TLS has arrived.
-    #[cfg(feature = "tls")]
+    /// The first byte of what comes before all requests has arrived: a proxy's header, a handshake.
     pub(super) fn handshake_begins(&self) {
         self.enter(activity::HANDSHAKE);
     }
 
-    /// Hands are shaken; a request may follow.
-    #[cfg(feature = "tls")]
-    pub(super) fn handshake_ends(&self, certificates: Option<ClientCertificates>) {
-        if let Some(certificates) = certificates {
-            let _ = self.certificates.set(certificates);
-        }
+    /// A request may follow.
+    pub(super) fn handshake_ends(&self) {
         self.enter(activity::IDLE);
+    }
+
+    /// A proxy says whose connection it is.
+    pub(super) fn is_announced(&self, peer: SocketAddr) {
+        let _ = self.announced.set(peer);
+    }
+
+    /// The client's address, where it has one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.announced.get().copied().or(self.neighbour)
     }
 
     /// Begins the head's time anew: bytes of it were found where nobody had seen them arrive.
@@ -398,8 +411,10 @@ impl Connection {
     }
 
     pub(super) fn fail(&self, error: &(dyn std::error::Error + 'static)) {
-        tracing::debug!(target: "sundown", peer = %self.peer, error, "connection failed");
-        self.set_fate(Fate::Failed);
+        tracing::debug!(target: "sundown", peer = ?self.peer(), error, "connection failed");
+        if self.fate() != Fate::CutOff {
+            self.set_fate(Fate::Failed);
+        }
     }
 
     fn fate(&self) -> Fate {
@@ -562,7 +577,7 @@ impl Connection {
     }
 
     fn open_work(&self, now: Instant) -> Vec<CutOff> {
-        let peer = Some(self.peer);
+        let peer = self.peer();
         let age = |since| now.saturating_duration_since(self.core.clock.instant(since));
         let requests = self
             .requests
@@ -668,7 +683,7 @@ mod tests {
     fn connection(core: &Arc<Core>) -> Arc<Registered> {
         let guard = core.in_flight.enter().unwrap();
         let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-        Registered::new(core, peer, Limits::default(), guard, None)
+        Registered::new(core, Some(peer), Limits::default(), guard, None)
     }
 
     fn begin(connection: &Registered) -> Ticket {

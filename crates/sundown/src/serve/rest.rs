@@ -383,7 +383,7 @@ mod tests {
                 ..Limits::default()
             };
             let guard = core.in_flight.enter().unwrap();
-            let connection = Registered::new(&core, peer, limits, guard, None);
+            let connection = Registered::new(&core, Some(peer), limits, guard, None);
             let router = Router::new().route("/", get(|| async { "awake" }));
             let exchanges = Exchanges::new(router, connection.clone());
             let door = Door::new();

@@ -5,12 +5,13 @@
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
 #[cfg(feature = "tls")]
 use super::tls::Tls;
@@ -19,6 +20,7 @@ use crate::sys;
 /// A connection's socket, and what is spoken on it below HTTP.
 pub(super) enum Socket {
     Plain(TcpStream),
+    Unix(UnixStream),
     /// Boxed: a plain connection must not carry a session's state.
     #[cfg(feature = "tls")]
     Tls(Box<Tls>),
@@ -30,7 +32,7 @@ impl Socket {
     #[cfg_attr(not(feature = "tls"), expect(unused_variables))]
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         match self {
-            Self::Plain(_) => Poll::Ready(Ok(true)),
+            Self::Plain(_) | Self::Unix(_) => Poll::Ready(Ok(true)),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_open(cx),
         }
@@ -38,35 +40,53 @@ impl Socket {
 
     /// How many bytes were written that the peer has not taken.
     pub(super) fn unsent_bytes(&self) -> usize {
-        let bytes = self.tcp().map(|tcp| sys::unsent_bytes(tcp.as_fd()));
+        let bytes = self.fd().map(sys::unsent_bytes);
         bytes.and_then(Result::ok).unwrap_or(0)
     }
 
     /// How many bytes have arrived that we have not taken from the kernel.
     fn unread_bytes(&self) -> usize {
-        let bytes = self.tcp().map(|tcp| sys::unread_bytes(tcp.as_fd()));
+        let bytes = self.fd().map(sys::unread_bytes);
         bytes.and_then(Result::ok).unwrap_or(0)
     }
 
     /// `None` once a handshake has failed.
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Plain(stream) => Some(stream),
+            Self::Plain(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
             #[cfg(feature = "tls")]
-            Self::Tls(tls) => tls.tcp(),
+            Self::Tls(tls) => tls.tcp().map(AsFd::as_fd),
         }
     }
 
-    /// Reads without taking away, where that can be: `None` under TLS.
+    /// Reads without taking away what is spoken in plain, where that is spoken: `None` under TLS.
     pub(super) fn poll_peek(
         &self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Option<Poll<io::Result<usize>>> {
         match self {
-            Self::Plain(stream) => Some(stream.poll_peek(cx, buffer)),
             #[cfg(feature = "tls")]
             Self::Tls(_) => None,
+            plain => Some(plain.poll_peek_raw(cx, buffer)),
+        }
+    }
+
+    /// Reads without taking away what has arrived, whatever it is.
+    pub(super) fn poll_peek_raw(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => stream.poll_peek(cx, buffer),
+            Self::Unix(stream) => poll_peek_unix(stream, cx, buffer),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => match tls.tcp() {
+                Some(stream) => stream.poll_peek(cx, buffer),
+                None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            },
         }
     }
 
@@ -74,7 +94,7 @@ impl Socket {
     pub(super) fn is_quiet(&mut self) -> bool {
         let unread = self.unread_bytes();
         match self {
-            Self::Plain(_) => unread == 0,
+            Self::Plain(_) | Self::Unix(_) => unread == 0,
             #[cfg(feature = "tls")]
             Self::Tls(tls) => unread == 0 && tls.is_quiet(),
         }
@@ -83,16 +103,16 @@ impl Socket {
     /// The socket alone, out of the runtime's driver.
     ///
     /// # Errors
-    /// What the system says; under TLS there is more than a socket.
+    /// What the system says; what cannot rest has no place elsewhere.
     pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
         match self {
             Self::Plain(stream) => stream.into_std(),
-            #[cfg(feature = "tls")]
-            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
-    pub(super) fn is_plain(&self) -> bool {
+    /// Whether it can wait out of the runtime: there is nothing to it but a socket of TCP.
+    pub(super) fn can_rest(&self) -> bool {
         matches!(self, Self::Plain(_))
     }
 
@@ -109,6 +129,7 @@ impl Socket {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_read(cx, buffer),
         }
@@ -122,6 +143,7 @@ impl Socket {
     ) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_read_raw(cx, buffer),
         }
@@ -134,6 +156,7 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_write(cx, bytes),
         }
@@ -146,6 +169,7 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_write_vectored(cx, slices),
         }
@@ -155,6 +179,7 @@ impl Socket {
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_flush(cx),
         }
@@ -164,8 +189,32 @@ impl Socket {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_shutdown(cx),
+        }
+    }
+}
+
+/// What tokio has for TCP only.
+fn poll_peek_unix(
+    stream: &UnixStream,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        // SAFETY: only bytes that `peek` has filled are declared as initialised.
+        let space = unsafe { buffer.unfilled_mut() };
+        match stream.try_io(Interest::READABLE, || SockRef::from(stream).peek(space)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
+            Ok(count) => {
+                // SAFETY: `count` bytes were filled just now.
+                unsafe { buffer.assume_init(count) };
+                buffer.advance(count);
+                return Poll::Ready(Ok(count));
+            }
         }
     }
 }

@@ -67,7 +67,10 @@ impl Tls {
                     let stream = shaken?;
                     let certificates = stream.get_ref().1.peer_certificates();
                     let certificates = certificates.and_then(ClientCertificates::of);
-                    self.connection.handshake_ends(certificates);
+                    if let Some(certificates) = certificates {
+                        let _ = self.connection.certificates.set(certificates);
+                    }
+                    self.connection.handshake_ends();
                     self.state = State::Session(stream);
                 }
                 State::Session(_) => return Poll::Ready(Ok(true)),
