@@ -18,7 +18,7 @@ use sundown_verify::outcome::Seen;
 use sundown_verify::process::{Ended, Spawn, free_port};
 use sundown_verify::tcp::Window;
 use sundown_verify::websocket::{End, WebSocket};
-use sundown_verify::{Endpoint, Kind, Load, Loss, Outcome, Plan, Process, Request, outcome};
+use sundown_verify::{Endpoint, Kind, Load, Outcome, Plan, Process, Request, outcome};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 

@@ -33,8 +33,13 @@ use crate::report::{ListenerReport, ListenerStop};
 #[cfg(feature = "tls")]
 use crate::tls::Certificates;
 
-/// How long handshakes under way may take where the kernel cannot be asked: a round trip.
-const SWEEP: Duration = Duration::from_millis(50);
+/// How long the kernel's handshakes under way may take. After that it would say again what it has said
+/// (TCP_TIMEOUT_INIT, a second), and whoever has not answered by then has not heard it, or never will.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// The same where the kernel cannot be asked whether there are any, or keeps nobody out: a round trip of
+/// most clients.
+const UNKNOWN: Duration = Duration::from_millis(50);
 
 /// How often the queue is looked at during the sweep.
 const SWEEP_STEP: Duration = Duration::from_millis(2);
@@ -232,12 +237,8 @@ impl<T: Take> Accepting<T> {
         if !socket.can_rest() {
             connection.never_rests();
         }
-        let io = Io::new(self.under(socket, &connection), connection);
-        self.take.take(if self.limits.proxy_protocol {
-            io.behind_proxy()
-        } else {
-            io
-        });
+        let socket = self.under(socket, &connection);
+        self.take.take(Io::new(socket, connection));
     }
 
     /// Lets TLS be spoken on it, where it is to be.
@@ -264,7 +265,8 @@ impl<T: Take> Accepting<T> {
             ListenerStop::Shared
         } else {
             let shut = queue.shut();
-            swept = self.sweep(&queue, &address).await;
+            let guarded = shut != ListenerStop::Unguarded;
+            swept = self.sweep(&queue, &address, guarded).await;
             shut
         };
         drop(queue);
@@ -278,15 +280,18 @@ impl<T: Take> Accepting<T> {
         self.core.findings().listeners.push(report);
     }
 
-    /// Accepts until nothing can come any more, and at the most for a round trip.
-    async fn sweep(&self, queue: &Queue, address: &LocalAddress) -> usize {
-        let until = Instant::now() + SWEEP;
+    /// Accepts until nothing can come any more, and at the most for as long as a handshake takes.
+    async fn sweep(&self, queue: &Queue, address: &LocalAddress, guarded: bool) -> usize {
+        let began = Instant::now();
         let mut swept = 0;
         loop {
             // In this order: what leaves the handshake meanwhile is found in the queue.
             let handshakes = address.handshakes();
             swept += self.empty(queue).await;
-            let over = Instant::now() >= until;
+            // Where nobody is kept out, there always is another.
+            let known = handshakes.is_some() && guarded;
+            let limit = if known { HANDSHAKE } else { UNKNOWN };
+            let over = began.elapsed() >= limit;
             let nothing_comes = handshakes == Some(0) && queue.is_empty();
             if nothing_comes || over {
                 return swept;

@@ -224,7 +224,10 @@ impl<S: HttpService> Stage<S> {
                 connection.set_protocol(Protocol::Unknown);
                 return match door.enter(io, parts.service) {
                     Ok(()) => Self::Over,
-                    Err((io, exchanges)) => Self::Opening(io, exchanges),
+                    Err(refused) => {
+                        let (io, exchanges) = *refused;
+                        Self::Opening(io, exchanges)
+                    }
                 };
             }
             // The rest of a body that nobody reads is no request.

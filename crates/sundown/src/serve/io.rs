@@ -38,9 +38,6 @@ const TOGETHER: usize = 2048;
 /// A connection's socket, with all that is known of its end.
 pub(super) struct Io {
     socket: Socket,
-    /// What there is of the header that a proxy is to send before all else, until it is whole. Boxed: only
-    /// a connection's first moments have it.
-    header: Option<Box<Vec<u8>>>,
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Ending>,
@@ -49,20 +46,26 @@ pub(super) struct Io {
     connection: Arc<Registered>,
 }
 
-/// The end of a connection: our FIN, and the wait for the peer's.
-struct Ending {
-    began: Instant,
-    /// Whether our FIN is out; under TLS something has to be written before it.
-    said: bool,
-    /// Bytes that the peer had not taken when it was last looked at.
-    unsent: usize,
+/// The end of a connection, and when it began.
+#[derive(Clone, Copy)]
+enum Ending {
+    /// Our FIN is not out; under TLS something has to be written before it.
+    Saying(Instant),
+    /// It is, and the peer's is waited for. It had not taken so many bytes when it was last looked at.
+    Waiting(Instant, usize),
+}
+
+impl Ending {
+    fn is_too_long(self) -> bool {
+        let (Self::Saying(began) | Self::Waiting(began, _)) = self;
+        began.elapsed() >= LONGEST
+    }
 }
 
 impl Io {
     pub(super) fn new(socket: Socket, connection: Arc<Registered>) -> Self {
         Self {
             socket,
-            header: None,
             rewound: Bytes::new(),
             ending: None,
             websocket: None,
@@ -94,12 +97,6 @@ impl Io {
         self.rewound = bytes;
     }
 
-    /// Lets a proxy say first who the client is.
-    pub(super) fn behind_proxy(mut self) -> Self {
-        self.header = Some(Box::default());
-        self
-    }
-
     /// Hears a proxy's header and shakes hands, where that is due; false when the peer's FIN came instead.
     pub(super) fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if !ready!(self.poll_header(cx))? {
@@ -108,36 +105,35 @@ impl Io {
         self.socket.poll_open(cx)
     }
 
-    /// Takes the header and no byte more: what follows may be of TLS.
+    /// Takes the header and no byte more: what follows may be of TLS. Until it is whole, `rewound` has what
+    /// there is of it.
     fn poll_header(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        while let Some(held) = &mut self.header {
+        while self.connection.is_unannounced() {
             let mut space = [0; PEEKED];
             let mut seen = ReadBuf::new(&mut space);
             if ready!(self.socket.poll_peek_raw(cx, &mut seen))? == 0 {
                 return Poll::Ready(Ok(false));
             }
-            if held.is_empty() {
+            if self.rewound.is_empty() {
                 self.connection.handshake_begins();
             }
-            let before = held.len();
-            held.extend_from_slice(seen.filled());
-            let header = proxy::read(held);
+            let before = self.rewound.len();
+            let held = [&self.rewound[..], seen.filled()].concat();
+            let header = proxy::read(&held);
             let header =
                 header.map_err(|garbled| io::Error::new(io::ErrorKind::InvalidData, garbled))?;
             let until = match header {
                 Header::Partial => held.len(),
-                Header::Whole { length, peer } => {
-                    if let Some(peer) = peer {
-                        self.connection.is_announced(peer);
-                    }
-                    self.connection.handshake_ends();
-                    self.header = None;
-                    length
-                }
+                Header::Whole { length, .. } => length,
             };
             // They are there: they were seen.
             let mut taken = ReadBuf::new(&mut space[..until - before]);
             ready!(self.socket.poll_read_raw(cx, &mut taken))?;
+            self.rewound = held.into();
+            if let Header::Whole { peer, .. } = header {
+                self.connection.is_announced(peer);
+                self.rewound = Bytes::new();
+            }
         }
         Poll::Ready(Ok(true))
     }
@@ -194,42 +190,43 @@ impl Io {
     /// Sends FIN and waits until the peer has closed, too, or has been quiet after taking
     /// everything, or takes nothing more. The reaper says when to look.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.ending.is_none() {
+        let mut ending = self.ending.unwrap_or_else(|| {
             self.connection.closes();
-            self.ending = Some(Ending {
-                began: Instant::now(),
-                said: false,
-                unsent: usize::MAX,
-            });
-        }
-        if self.poll_end(cx).is_ready() {
+            Ending::Saying(Instant::now())
+        });
+        if self.poll_end(cx, &mut ending).is_ready() {
             return Poll::Ready(Ok(()));
         }
         self.connection.wake_for_orders(cx.waker().clone());
         if self.connection.take_order_to_look() {
-            let ending = self.ending.as_mut().expect("set above, and never taken");
-            let unsent = self.socket.unsent_bytes();
-            let takes_more = !ending.said || (unsent > 0 && unsent < ending.unsent);
-            let in_time = ending.began.elapsed() < LONGEST;
-            if !takes_more && (unsent == 0 || !in_time) || !(ending.said || in_time) {
-                return Poll::Ready(Ok(()));
+            let goes_on = !ending.is_too_long();
+            match &mut ending {
+                Ending::Saying(_) if goes_on => {}
+                Ending::Waiting(_, before) => {
+                    let unsent = self.socket.unsent_bytes();
+                    let takes_more = unsent > 0 && unsent < *before;
+                    if !takes_more && (unsent == 0 || !goes_on) {
+                        return Poll::Ready(Ok(()));
+                    }
+                    *before = unsent;
+                }
+                Ending::Saying(_) => return Poll::Ready(Ok(())),
             }
-            ending.unsent = unsent;
             self.connection.closes();
         }
+        self.ending = Some(ending);
         Poll::Pending
     }
 
     /// Sends what is left to be said and FIN, and waits for the peer's.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let ending = self.ending.as_mut().expect("the caller has begun it");
-        if !ending.said {
+    fn poll_end(&mut self, cx: &mut Context<'_>, ending: &mut Ending) -> Poll<()> {
+        if let Ending::Saying(began) = *ending {
             if ready!(self.socket.poll_shutdown(cx)).is_err() {
                 return Poll::Ready(());
             }
-            ending.said = true;
+            *ending = Ending::Waiting(began, usize::MAX);
         }
-        self.poll_discard(cx)
+        self.poll_discard(cx, *ending)
     }
 
     /// Says the last word on a WebSocket, if it is due.
@@ -268,14 +265,12 @@ impl Io {
     }
 
     /// Reads and forgets until the peer is gone, or has sent for longer than we listen.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>, ending: Ending) -> Poll<()> {
         let mut waste = [const { MaybeUninit::uninit() }; 4096];
         loop {
             let mut buffer = ReadBuf::uninit(&mut waste);
             let result = ready!(self.socket.poll_read_raw(cx, &mut buffer));
-            let began = self.ending.as_ref().map(|ending| ending.began);
-            let too_long = began.is_some_and(|began| began.elapsed() >= LONGEST);
-            if result.is_err() || buffer.filled().is_empty() || too_long {
+            if result.is_err() || buffer.filled().is_empty() || ending.is_too_long() {
                 return Poll::Ready(());
             }
         }

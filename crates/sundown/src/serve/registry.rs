@@ -69,8 +69,8 @@ pub(crate) struct Connection {
     id: u64,
     /// The other end of the socket, where that has an address.
     neighbour: Option<SocketAddr>,
-    /// Who a proxy says that it is.
-    announced: OnceLock<SocketAddr>,
+    /// Who a proxy says that it is, once it has said something.
+    announced: OnceLock<Option<SocketAddr>>,
     pub(super) core: Arc<Core>,
     pub(super) limits: Limits,
     protocol: AtomicU8,
@@ -391,14 +391,20 @@ impl Connection {
         self.enter(activity::IDLE);
     }
 
-    /// A proxy says whose connection it is.
-    pub(super) fn is_announced(&self, peer: SocketAddr) {
+    /// Whether a proxy has yet to say whose connection it is.
+    pub(super) fn is_unannounced(&self) -> bool {
+        self.limits.proxy_protocol && self.announced.get().is_none()
+    }
+
+    /// A proxy has said whose connection it is, or that it is its own.
+    pub(super) fn is_announced(&self, peer: Option<SocketAddr>) {
         let _ = self.announced.set(peer);
+        self.handshake_ends();
     }
 
     /// The client's address, where it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.announced.get().copied().or(self.neighbour)
+        self.announced.get().copied().flatten().or(self.neighbour)
     }
 
     /// Begins the head's time anew: bytes of it were found where nobody had seen them arrive.
@@ -442,7 +448,6 @@ impl Connection {
     }
 
     /// There is more to it than a socket: hyper keeps it to its end.
-    #[cfg(feature = "tls")]
     pub(super) fn never_rests(&self) {
         self.rests(true);
     }

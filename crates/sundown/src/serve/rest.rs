@@ -45,6 +45,9 @@ struct Inside<S> {
     bell: Arc<Bell>,
 }
 
+/// What is given back.
+type Refused<S> = Box<(Io, Exchanges<S>)>;
+
 impl<S> Clone for Door<S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
@@ -58,9 +61,9 @@ impl<S: HttpService> Door<S> {
 
     /// Lets a connection rest of which nothing was read that is not answered; gives it back where
     /// the system refuses what that needs.
-    pub(super) fn enter(&self, io: Io, exchanges: Exchanges<S>) -> Result<(), (Io, Exchanges<S>)> {
+    pub(super) fn enter(&self, io: Io, exchanges: Exchanges<S>) -> Result<(), Refused<S>> {
         let Some(inside) = self.0.0.get_or_init(|| self.open()) else {
-            return Err((io, exchanges));
+            return Err(Box::new((io, exchanges)));
         };
         match io.into_std() {
             Ok(stream) => inside.take(self, Resting::new(stream, exchanges)),

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::net::TcpStream as StdTcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -118,8 +118,12 @@ impl Socket {
 
     /// Writes what fits into the kernel's buffer at once, and asks nobody to be woken.
     pub(super) fn say(&mut self, bytes: &[u8]) {
-        let mut nobody = Context::from_waker(Waker::noop());
-        let _ = self.poll_write(&mut nobody, bytes);
+        let _ = match self {
+            Self::Plain(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => tls.say(bytes),
+        };
     }
 
     pub(super) fn poll_read(

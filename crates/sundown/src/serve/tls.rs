@@ -143,6 +143,15 @@ impl Tls {
         Pin::new(self.tcp_mut()?).poll_read(cx, buffer)
     }
 
+    /// Writes what fits at once.
+    pub(super) fn say(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut nobody = Context::from_waker(Waker::noop());
+        match self.poll_write(&mut nobody, bytes) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
     pub(super) fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
