@@ -144,3 +144,18 @@ async fn a_websocket_that_never_answers_is_cut_off_by_name() {
     assert_eq!(status, 4, "{said}");
     assert!(said.contains("upgraded connection GET /ws"), "{said}");
 }
+
+#[tokio::test]
+async fn a_websocket_that_may_stay_is_told_at_the_end_of_the_drain() {
+    let mut trial = Trial::of(spawn("stays").env("SUNDOWN_GRACE", "2s")).await;
+    let mut websocket = WebSocket::open(&trial, "/ws").await;
+    trial.signal(TERM);
+    trial.says("draining").await;
+    websocket.send(TEXT, b"still here").await;
+    assert_eq!(websocket.read().await.unwrap().1, b"still here");
+    let close = websocket.read().await.unwrap();
+    assert_eq!(code(&close), GOING_AWAY);
+    websocket.send(CLOSE, &close.1).await;
+    assert_eq!(websocket.read().await, None);
+    assert_eq!(trial.exit().await.0, 0);
+}

@@ -4,6 +4,7 @@
 //! the connection is over and the drain knows. Never closes a socket with unread data in it while
 //! the peer may still be reading (that would send RST and could destroy the answer on its way).
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream as StdTcpStream;
@@ -15,11 +16,12 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::ReadBuf;
+use tokio::runtime::Handle;
 
 use super::proxy::{self, Header};
-use super::registry::Registered;
-use super::socket::Socket;
-use super::websocket::{Outbound, is_control};
+use super::registry::{Fate, Registered};
+use super::socket::{Held, Socket};
+use super::websocket::{Conversation, is_control};
 
 /// How long after our FIN a peer is waited for that takes nothing, or only sends.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -37,12 +39,12 @@ const TOGETHER: usize = 2048;
 
 /// A connection's socket, with all that is known of its end.
 pub(super) struct Io {
-    socket: Socket,
+    socket: Held,
     /// Bytes that were read before hyper could have them.
     rewound: Bytes,
     ending: Option<Ending>,
     /// Once a WebSocket is spoken.
-    websocket: Option<Box<Outbound>>,
+    websocket: Option<Box<Conversation>>,
     connection: Arc<Registered>,
 }
 
@@ -65,7 +67,7 @@ impl Ending {
 impl Io {
     pub(super) fn new(socket: Socket, connection: Arc<Registered>) -> Self {
         Self {
-            socket,
+            socket: Held::new(socket),
             rewound: Bytes::new(),
             ending: None,
             websocket: None,
@@ -83,9 +85,10 @@ impl Io {
     }
 
     /// Takes the socket out of the runtime's driver. Bytes that were put back would be lost.
-    pub(super) fn into_std(self) -> io::Result<StdTcpStream> {
+    pub(super) fn into_std(mut self) -> io::Result<StdTcpStream> {
         debug_assert!(self.can_rest(), "bytes would be lost");
-        self.socket.into_std()
+        let socket = self.socket.take();
+        socket.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), Socket::into_std)
     }
 
     /// Puts bytes back, to be read again.
@@ -231,7 +234,7 @@ impl Io {
 
     /// Says the last word on a WebSocket, if it is due.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(outbound) = &mut self.websocket else {
+        let Some(Conversation { outbound, .. }) = self.websocket.as_deref_mut() else {
             return Poll::Ready(Ok(()));
         };
         if self.connection.take_order_to_part() {
@@ -249,7 +252,8 @@ impl Io {
     /// as written, since it is said; a message fails, so that a loop which only writes ends.
     fn poll_write_frames(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_part(cx))?;
-        let outbound = self.websocket.as_mut().expect("the caller has looked");
+        let conversation = self.websocket.as_mut().expect("the caller has looked");
+        let outbound = &mut conversation.outbound;
         if outbound.is_over() {
             return Poll::Ready(match is_control(bytes) {
                 true => Ok(bytes.len()),
@@ -264,6 +268,35 @@ impl Io {
         Poll::Ready(Ok(written))
     }
 
+    /// Reads until a client has answered the last word, and closes then. Nobody else has the socket.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.wake_for_orders(cx.waker().clone());
+        let mut waste = [const { MaybeUninit::uninit() }; 4096];
+        while self
+            .websocket
+            .as_deref()
+            .is_some_and(Conversation::awaits_answer)
+        {
+            if self.connection.is_cut() {
+                self.connection.set_fate(Fate::CutOff);
+                self.websocket = None;
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::uninit(&mut waste);
+            let read = ready!(self.socket.poll_read(cx, &mut buffer));
+            match (&mut self.websocket, buffer.filled()) {
+                (Some(conversation), heard @ [_, ..]) if read.is_ok() => {
+                    conversation.inbound.pass(heard);
+                }
+                _ => self.websocket = None,
+            }
+        }
+        match self.connection.is_cut() {
+            true => Poll::Ready(()),
+            false => self.poll_close(cx).map(drop),
+        }
+    }
+
     /// Reads and forgets until the peer is gone, or has sent for longer than we listen.
     fn poll_discard(&mut self, cx: &mut Context<'_>, ending: Ending) -> Poll<()> {
         let mut waste = [const { MaybeUninit::uninit() }; 4096];
@@ -273,6 +306,25 @@ impl Io {
             if result.is_err() || buffer.filled().is_empty() || ending.is_too_long() {
                 return Poll::Ready(());
             }
+        }
+    }
+}
+
+/// A WebSocket's owner may end when its client has yet to answer the last word: to close now would reset the
+/// connection under that.
+impl Drop for Io {
+    fn drop(&mut self) {
+        let waits = self
+            .websocket
+            .as_deref_mut()
+            .is_some_and(Conversation::leave);
+        if !waits || self.ending.is_some() || self.connection.is_cut() {
+            return;
+        }
+        if let (Some(socket), Ok(runtime)) = (self.socket.take(), Handle::try_current()) {
+            let mut io = Self::new(socket, self.connection.clone());
+            io.websocket = self.websocket.take();
+            runtime.spawn(poll_fn(move |cx| io.poll_answer(cx)));
         }
     }
 }
@@ -325,6 +377,9 @@ impl Read for Io {
         let count = buffer.filled().len();
         if count > 0 {
             self.connection.bytes_arrived();
+        }
+        if let Some(conversation) = &mut self.websocket {
+            conversation.inbound.pass(buffer.filled());
         }
         // SAFETY: `count` bytes were filled just now.
         unsafe { cursor.advance(count) };

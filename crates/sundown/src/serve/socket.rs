@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream as StdTcpStream;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,35 @@ pub(super) enum Socket {
     /// Boxed: a plain connection must not carry a session's state.
     #[cfg(feature = "tls")]
     Tls(Box<Tls>),
+}
+
+/// A socket that can be taken from whoever is dropped with it.
+pub(super) struct Held(Option<Socket>);
+
+const HELD: &str = "only the last to use it takes it";
+
+impl Held {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self(Some(socket))
+    }
+
+    pub(super) fn take(&mut self) -> Option<Socket> {
+        self.0.take()
+    }
+}
+
+impl Deref for Held {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        self.0.as_ref().expect(HELD)
+    }
+}
+
+impl DerefMut for Held {
+    fn deref_mut(&mut self) -> &mut Socket {
+        self.0.as_mut().expect(HELD)
+    }
 }
 
 impl Socket {

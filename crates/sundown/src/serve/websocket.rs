@@ -1,19 +1,34 @@
-//! What leaves on a WebSocket, frame by frame, and the last word of a stop (RFC 6455 §5.2, §7.4.1).
+//! What passes on a WebSocket, frame by frame, and the last word of a stop (RFC 6455 §5.2, §7.4.1).
 //!
-//! Pure: bytes are shown, and it says how many of them may pass. Never changes a byte: the word goes
+//! Pure: bytes are shown, and it says how many of them may leave. Never changes a byte: the word goes
 //! between two messages, never into one, and whatever the application would say after it is kept
 //! from the wire, because nothing may follow a close frame (§5.5.1).
+
+/// A WebSocket, as far as its end is concerned.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    pub(super) outbound: Outbound,
+    pub(super) inbound: Frames,
+    left: bool,
+}
+
+impl Conversation {
+    /// The application has let go of it. Only the first time does that say whether somebody else has to wait
+    /// for the client's answer.
+    pub(super) fn leave(&mut self) -> bool {
+        !std::mem::replace(&mut self.left, true) && self.awaits_answer()
+    }
+
+    /// Whether we have said close, and the client has not.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.outbound.is_over() && !self.inbound.closed
+    }
+}
 
 /// How one end of a WebSocket speaks.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    header: [u8; LONGEST_HEADER],
-    /// How many bytes of the header have passed.
-    held: usize,
-    /// How many bytes of the payload have yet to pass.
-    left: u64,
-    /// Whether a message has begun whose last frame has not.
-    within_message: bool,
+    frames: Frames,
     parting: Parting,
 }
 
@@ -29,12 +44,6 @@ enum Parting {
     Said,
 }
 
-/// Two bytes, eight of a length, and four of a mask.
-const LONGEST_HEADER: usize = 14;
-
-const FIN: u8 = 0x80;
-const CLOSE: u8 = 0x8;
-
 /// Close, "going away" (1001), and why.
 const LAST_WORD: &[u8] = b"\x88\x19\x03\xe9the service is stopping";
 
@@ -49,7 +58,7 @@ impl Outbound {
     /// What is to be written before anything else; nothing within a message.
     pub(super) fn word(&self) -> &'static [u8] {
         match self.parting {
-            Parting::Due if self.at_boundary() => LAST_WORD,
+            Parting::Due if self.frames.at_boundary() => LAST_WORD,
             Parting::Begun(written) => &LAST_WORD[written..],
             _ => &[],
         }
@@ -69,7 +78,7 @@ impl Outbound {
 
     /// Whether nothing may be written any more.
     pub(super) fn is_over(&self) -> bool {
-        self.parting == Parting::Said && self.at_boundary()
+        self.parting == Parting::Said && self.frames.at_boundary()
     }
 
     /// How many of these bytes may be written next: when the word is due, up to the end of the message.
@@ -77,10 +86,7 @@ impl Outbound {
         if self.parting == Parting::No {
             return bytes.len();
         }
-        let mut ahead = Self {
-            parting: Parting::No,
-            ..*self
-        };
+        let mut ahead = self.frames;
         let mut admitted = 0;
         while admitted < bytes.len() {
             admitted += ahead.step(&bytes[admitted..]);
@@ -92,6 +98,36 @@ impl Outbound {
     }
 
     /// Takes note of bytes that were written.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        self.frames.pass(bytes);
+        if self.frames.closed {
+            self.parting = Parting::Said;
+        }
+    }
+}
+
+/// A place among frames, of either end.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Frames {
+    header: [u8; LONGEST_HEADER],
+    /// How many bytes of the header have passed.
+    held: usize,
+    /// How many bytes of the payload have yet to pass.
+    left: u64,
+    /// Whether a message has begun whose last frame has not.
+    within_message: bool,
+    /// Whether a close frame has begun.
+    closed: bool,
+}
+
+/// Two bytes, eight of a length, and four of a mask.
+const LONGEST_HEADER: usize = 14;
+
+const FIN: u8 = 0x80;
+const CLOSE: u8 = 0x8;
+
+impl Frames {
+    /// Takes note of bytes that pass.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = &bytes[self.step(bytes)..];
@@ -140,9 +176,7 @@ impl Outbound {
         };
         self.held = 0;
         let opcode = first & 0x0f;
-        if opcode == CLOSE {
-            self.parting = Parting::Said;
-        }
+        self.closed |= opcode == CLOSE;
         // Control frames may stand within a message, and are none of it.
         if opcode < CLOSE {
             self.within_message = first & FIN == 0;
