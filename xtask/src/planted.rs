@@ -43,7 +43,7 @@ pub(crate) fn service(workspace: &Workspace, store: &Path, tls: bool) -> Service
             ws: Some("/ws".to_owned()),
             ready: Some("/ready".to_owned()),
             live: Some("/live".to_owned()),
-            lame_duck: Duration::from_millis(500),
+            lame_duck: Duration::from_millis(400),
             restart: Some(["kill", "-HUP", "{pid}"].map(Into::into).to_vec()),
             ledger: Some(Ledger {
                 post: "/ledger/{id}".to_owned(),

@@ -29,7 +29,7 @@ fn service(fault: &str, store: &Path, tls: bool) -> Service {
             ws: Some("/ws".to_owned()),
             ready: Some("/ready".to_owned()),
             live: Some("/live".to_owned()),
-            lame_duck: Duration::from_millis(500),
+            lame_duck: Duration::from_millis(400),
             ledger: Some(Ledger {
                 post: "/ledger/{id}".to_owned(),
                 body: String::new(),

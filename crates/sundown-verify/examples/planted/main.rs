@@ -21,14 +21,14 @@ use fault::Fault;
 use sys::{handle, make_deaf, pause, wait_readable};
 
 /// How long an idle connection stays open after the signal.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_millis(300);
 /// What is in flight at the signal may take so long.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a waiting thread looks whether it is to stop.
 const STEP: Duration = Duration::from_millis(5);
 
 /// How long it still serves who connects after the signal.
-const LAME_DUCK: Duration = Duration::from_millis(500);
+const LAME_DUCK: Duration = Duration::from_millis(400);
 
 /// How long streams go on after the signal.
 const STREAMS: Duration = Duration::from_millis(300);
@@ -133,7 +133,7 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
 fn reopen(port: u16, fault: Fault) {
     for _ in 0..2 {
         pause(Duration::from_millis(150));
-        accept_for(Duration::from_millis(600), &listen(port), fault);
+        accept_for(Duration::from_millis(500), &listen(port), fault);
     }
 }
 
