@@ -8,7 +8,7 @@ mod markdown;
 mod subject;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use sundown_verify::suite::{Judged, Told};
@@ -31,9 +31,18 @@ pub(crate) struct Arguments {
     /// Play only these checks, or sections
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     only: Vec<String>,
-    /// Write into this folder
-    #[arg(long, value_name = "FOLDER", default_value = "docs")]
-    into: PathBuf,
+    /// Write into this folder [default: docs for the whole zoo, target/zoo for a part of it]
+    #[arg(long, value_name = "FOLDER")]
+    into: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// A part must not take the place of the whole.
+    fn into(&self) -> &Path {
+        let is_whole = self.names.is_empty() && self.only.is_empty();
+        let default = if is_whole { "docs" } else { "target/zoo" };
+        self.into.as_deref().unwrap_or(Path::new(default))
+    }
 }
 
 /// What came of one subject.
@@ -96,7 +105,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         checks,
         visits,
     };
-    let into = workspace.root.join(&arguments.into);
+    let into = workspace.root.join(arguments.into());
     fs::create_dir_all(&into)?;
     write(&into.join("zoo.md"), &markdown::page(&zoo))?;
     write(&into.join("zoo.html"), &html::page(&zoo))?;

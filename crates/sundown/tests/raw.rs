@@ -36,6 +36,12 @@ impl Served {
     }
 }
 
+async fn rest_of(mut client: TcpStream) -> String {
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    rest
+}
+
 /// Echoes until the service drains, and then says so.
 async fn echo(mut connection: Connection, ctx: Context) -> Result<(), sundown::BoxError> {
     let mut bytes = [0; 64];
@@ -61,11 +67,7 @@ async fn a_raw_connection_is_told_and_awaited() {
     client.read_exact(&mut seen).await.unwrap();
     assert_eq!(&seen, b"hello");
 
-    let reading = tokio::spawn(async move {
-        let mut rest = String::new();
-        client.read_to_string(&mut rest).await.unwrap();
-        rest
-    });
+    let reading = tokio::spawn(rest_of(client));
     let report = served.stop().await;
     assert_eq!(reading.await.unwrap(), "bye");
     assert_eq!(report.exit_status(), ExitStatus::Drained, "{report}");
@@ -133,11 +135,7 @@ async fn a_tunnel_is_told_and_awaited() {
     client.read_exact(&mut seen).await.unwrap();
     assert_eq!(&seen, b"hello");
 
-    let reading = tokio::spawn(async move {
-        let mut rest = String::new();
-        client.read_to_string(&mut rest).await.unwrap();
-        rest
-    });
+    let reading = tokio::spawn(rest_of(client));
     let report = served.stop().await;
     assert_eq!(reading.await.unwrap(), "bye");
     assert_eq!(report.exit_status(), ExitStatus::Drained, "{report}");

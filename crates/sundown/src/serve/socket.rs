@@ -176,10 +176,9 @@ impl Socket {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_read_raw(cx, buffer),
+            plain => plain.poll_read(cx, buffer),
         }
     }
 
