@@ -40,11 +40,14 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// # let _ = app;
 /// ```
 #[derive(Debug, Clone)]
-pub struct Tls(Source);
+pub struct Tls {
+    source: Source,
+    clients: Option<Clients>,
+}
 
 #[derive(Debug, Clone)]
 enum Source {
-    Files(Files),
+    Files { certificates: PathBuf, key: PathBuf },
     Config(Arc<ServerConfig>),
 }
 
@@ -64,20 +67,25 @@ struct Clients {
 impl Tls {
     /// The listener's certificate with those that lead to its authority, and its private key.
     pub fn files(certificates: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self(Source::Files(Files {
+        Self::of(Source::Files {
             certificates: certificates.into(),
             key: key.into(),
-            clients: None,
-        }))
+        })
     }
 
     /// A configuration of the application's own, used as it is: ALPN and renewal are its affair.
     pub fn config(config: Arc<ServerConfig>) -> Self {
-        Self(Source::Config(config))
+        Self::of(Source::Config(config))
+    }
+
+    fn of(source: Source) -> Self {
+        let clients = None;
+        Self { source, clients }
     }
 
     /// Lets in only clients with a certificate of one of these authorities; handlers find it as
-    /// [`ClientCertificates`]. Without effect on [`config`](Self::config).
+    /// [`ClientCertificates`]. For [`files`](Self::files): with a configuration of the application's own the
+    /// service does not start, because that has a verifier of its own.
     pub fn require_clients(self, authorities: impl Into<PathBuf>) -> Self {
         self.with_clients(authorities.into(), true)
     }
@@ -88,12 +96,10 @@ impl Tls {
     }
 
     fn with_clients(mut self, authorities: PathBuf, required: bool) -> Self {
-        if let Source::Files(files) = &mut self.0 {
-            files.clients = Some(Clients {
-                authorities,
-                required,
-            });
-        }
+        self.clients = Some(Clients {
+            authorities,
+            required,
+        });
         self
     }
 }
@@ -141,6 +147,10 @@ pub(crate) enum TlsError {
         key: PathBuf,
         source: rustls::Error,
     },
+    #[error(
+        "clients are verified by the configuration of Tls::config itself; give that a client verifier, or use Tls::files"
+    )]
+    OwnVerifier,
     #[error("{} cannot be used: {problem}", path.display())]
     Authorities { path: PathBuf, problem: String },
 }
@@ -154,9 +164,15 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     pub(crate) fn load(tls: Tls) -> Result<Self, TlsError> {
-        let (files, config) = match tls.0 {
-            Source::Config(config) => (None, config),
-            Source::Files(files) => {
+        let (files, config) = match (tls.source, tls.clients) {
+            (Source::Config(_), Some(_)) => return Err(TlsError::OwnVerifier),
+            (Source::Config(config), None) => (None, config),
+            (Source::Files { certificates, key }, clients) => {
+                let files = Files {
+                    certificates,
+                    key,
+                    clients,
+                };
                 let seen = files.stamps();
                 let config = files.load()?;
                 (Some((files, seen)), config)

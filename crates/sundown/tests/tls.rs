@@ -208,13 +208,24 @@ async fn a_handshake_under_way_at_the_signal_is_finished_and_its_request_answere
 }
 
 #[tokio::test]
-async fn certificates_are_renewed_while_a_connection_stays() {
+async fn certificates_are_renewed_on_a_hangup_while_a_connection_stays() {
+    certificates_are_renewed(true).await;
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_when_their_files_change() {
+    certificates_are_renewed(false).await;
+}
+
+async fn certificates_are_renewed(by_hangup: bool) {
     let mut served = Served::start().await;
     let mut before = served.connect().await;
     let renewed = certify();
     write(served.folder.path(), &renewed);
-    served.trial.signal(libc::SIGHUP);
-    served.trial.says("nothing stops").await;
+    if by_hangup {
+        served.trial.signal(libc::SIGHUP);
+        served.trial.says("nothing stops").await;
+    }
     let after = tokio::time::timeout(LIMIT, async {
         loop {
             // Until the files are read, what it shows is not trusted.
@@ -296,4 +307,26 @@ async fn a_hangup_stops_nothing() {
     trial.says("nothing stops").await;
     assert_eq!(trial.ask("/").await.answer().await.1, "ok");
     assert_eq!(trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn authorities_beside_a_configuration_of_ones_own_are_no_silent_wish() {
+    use tokio_rustls::rustls::ServerConfig;
+    let own = certify();
+    let key = PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], key)
+        .unwrap();
+    let tls = sundown::Tls::config(Arc::new(config)).require_clients("clients.pem");
+    let listener = sundown::Listener::http("127.0.0.1:0", axum::Router::new()).tls(tls);
+    let report = sundown::App::new("own")
+        .listener(listener)
+        .serve()
+        .await
+        .unwrap();
+    assert_eq!(report.exit_code, 2, "{report}");
 }
