@@ -2,7 +2,9 @@
 //!
 //! It listens on a free port and says so on stderr. Each mode adds one difficulty.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
-use sundown::{App, BoxError, Context, Hook, Listener, OnDeath, Traffic, Worker};
+use sundown::{App, BoxError, Check, Context, Hook, Listener, OnDeath, Traffic, Worker};
 
 fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
@@ -71,6 +73,18 @@ fn main() -> ExitCode {
             std::future::ready(Ok::<(), BoxError>(()))
         }),
         "two-of-a-name" => app.http("127.0.0.1:0", router()),
+        "depends" => app.check(
+            Check::new("broker", || async {
+                fs::metadata(file("broker")).map(drop)
+            })
+            .every(Duration::from_millis(10)),
+        ),
+        "releases-slowly" => app.post_cleanup("store", || async {
+            // Until the test lets it go.
+            while fs::metadata(file("store")).is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }),
         "stays" | "proxied" | "tls" | "tls-clients" => app,
         other => {
             eprintln!("no such mode: {other}");
@@ -102,10 +116,9 @@ fn main() -> ExitCode {
 }
 
 /// A file in the folder that the test has made.
-#[cfg(feature = "tls")]
-fn file(name: &str) -> std::path::PathBuf {
+fn file(name: &str) -> PathBuf {
     let folder = std::env::var_os("TRIAL_FOLDER").expect("TRIAL_FOLDER is set");
-    std::path::Path::new(&folder).join(name)
+    Path::new(&folder).join(name)
 }
 
 async fn done(name: &str) -> Result<(), BoxError> {

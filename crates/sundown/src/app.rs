@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::admin::{self, Admin};
 use crate::budget::Wishes;
+use crate::checks::Check;
 use crate::context::Context;
 use crate::control::{self, Owner};
 use crate::core::{Core, Link, lock};
@@ -21,7 +23,7 @@ use crate::lifecycle::{Event, Phase, Reason};
 use crate::release::Release;
 use crate::report::Report;
 use crate::serve::{self, Address, Connection, HttpService, Limits, Serve};
-use crate::settings::Settings;
+use crate::settings::{AdminSettings, Settings};
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::traffic::Traffic;
@@ -40,6 +42,9 @@ pub struct App {
     listeners: Vec<Listener>,
     workers: Vec<Worker>,
     hooks: Vec<Hook>,
+    checks: Vec<Check>,
+    admin: Option<Admin>,
+    admin_settings: AdminSettings,
     stops: Vec<StopFuture>,
     link: Arc<Link>,
     inbox: mpsc::Receiver<Event>,
@@ -51,6 +56,8 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) workers: Vec<Worker>,
     pub(crate) hooks: Vec<Hook>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) admin: Option<admin::Settled>,
     pub(crate) stops: Vec<StopFuture>,
 }
 
@@ -232,6 +239,9 @@ impl App {
             listeners: Vec::new(),
             workers: Vec::new(),
             hooks: Vec::new(),
+            checks: Vec::new(),
+            admin: None,
+            admin_settings: AdminSettings::default(),
             stops: Vec::new(),
             link,
             inbox,
@@ -350,6 +360,18 @@ impl App {
         self
     }
 
+    /// Counts the service as ready only while this holds; see [`Check`].
+    pub fn check(mut self, check: Check) -> Self {
+        self.checks.push(check);
+        self
+    }
+
+    /// Opens a listener for those who run the service; see [`Admin`]. `SUNDOWN_ADMIN`.
+    pub fn admin(mut self, admin: Admin) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
     /// Stops the service when this future completes.
     pub fn stop_when(mut self, future: impl Future<Output = ()> + Send + 'static) -> Self {
         self.stops.push(Box::pin(future));
@@ -449,7 +471,12 @@ impl App {
         &mut self,
         owner: Owner,
     ) -> Result<(Arc<Core>, tokio::sync::oneshot::Receiver<Report>), Error> {
-        let Settings { wishes, report } = Settings::from_environment(self.wishes)?;
+        let Settings {
+            wishes,
+            report,
+            admin,
+        } = Settings::from_environment(self.wishes)?;
+        self.admin_settings = admin;
         let budget = wishes.settle()?;
         let core = Core::new(self.name.clone(), budget, self.link.clone());
         let (_, nobody) = mpsc::channel();
@@ -464,17 +491,26 @@ impl App {
             listeners,
             workers,
             hooks,
+            checks,
+            admin,
+            admin_settings,
             stops,
             ..
         } = self;
+        let admin = Admin::merge(admin, admin_settings);
         let listener_names = listeners.iter().map(|listener| listener.name.as_str());
+        let listener_names = listener_names.chain(admin.as_ref().map(|_| admin::NAME));
         check_names("listeners", listener_names)?;
         check_names("workers", workers.iter().map(|worker| &*worker.name))?;
+        check_names("checks", checks.iter().map(|check| &*check.name))?;
+        let admin = admin.map(Admin::settle).transpose()?;
         Ok(Parts {
             name,
             listeners,
             workers,
             hooks,
+            checks,
+            admin,
             stops,
         })
     }

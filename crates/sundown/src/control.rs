@@ -17,8 +17,9 @@ use crate::core::{Core, StopTimes};
 use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::lifecycle::{Event, Lifecycle, Phase, Reason, Step};
-use crate::report::{PhaseReport, REPORT_SCHEMA, Report, RequestCounts, progress_line};
+use crate::report::{REPORT_SCHEMA, Report, progress_line};
 use crate::signals::{self, Signals};
+use crate::status::lasted;
 use crate::systemd::Said;
 use crate::{stderr, sys};
 
@@ -131,6 +132,10 @@ impl Control {
             self.say_signal(signal);
         }
         let steps = self.lifecycle.next(now, event);
+        if let Some(reason) = self.lifecycle.reason() {
+            let mut findings = self.core.findings();
+            findings.reason.get_or_insert_with(|| reason.clone());
+        }
         if let Some(schedule) = self.lifecycle.schedule() {
             let closing_since = self
                 .core
@@ -238,6 +243,7 @@ impl Control {
 
     fn report(&self, status: Option<ExitStatus>) -> Report {
         let core = &self.core;
+        let requests = core.request_counts();
         let findings = core.findings();
         let reason = self.lifecycle.reason().cloned();
         let failed = !findings.failures.is_empty()
@@ -247,6 +253,9 @@ impl Control {
             .or(findings.start_failure)
             .unwrap_or_else(|| ExitStatus::of(!cut_off.is_empty(), reason.as_ref(), failed));
         let began = core.stop_times().map(|times| times.closing_since);
+        // The last one has no end.
+        let mut phases = lasted(&findings.phases, Instant::now());
+        phases.pop();
         Report {
             schema: REPORT_SCHEMA,
             name: core.name.clone(),
@@ -254,14 +263,8 @@ impl Control {
             reason,
             exit_code: status.code(),
             took: began.map_or(Duration::ZERO, |began| began.elapsed()),
-            phases: lasted(&findings.phases),
-            requests: RequestCounts {
-                cut_off: cut_off
-                    .iter()
-                    .filter(|open| open.work.is_of_a_client())
-                    .count() as u64,
-                ..core.connections.request_counts()
-            },
+            phases,
+            requests,
             cut_off,
             connections: core.connections.counts(),
             listeners: findings.listeners.clone(),
@@ -348,16 +351,6 @@ impl Control {
             stderr::lines("");
         }
     }
-}
-
-fn lasted(phases: &[(Phase, Instant)]) -> Vec<PhaseReport> {
-    phases
-        .windows(2)
-        .map(|pair| PhaseReport {
-            phase: pair[0].0,
-            lasted: pair[1].1 - pair[0].1,
-        })
-        .collect()
 }
 
 fn write_report(path: &Path, report: &Report) -> io::Result<()> {

@@ -12,9 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::{Budget, Schedule};
+use crate::checks::Checks;
 use crate::exit::ExitStatus;
+use crate::hooks::When;
 use crate::in_flight::InFlight;
-use crate::lifecycle::{Event, Phase};
+use crate::lifecycle::{Event, Phase, Reason};
 use crate::open::Tasks;
 use crate::report::{CutOff, HookReport, ListenerReport};
 use crate::serve::Connections;
@@ -34,13 +36,17 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new() -> (Arc<Self>, mpsc::Receiver<Event>) {
+        Self::hearing(watch::Sender::new(0))
+    }
+
+    fn hearing(hangups: watch::Sender<u64>) -> (Arc<Self>, mpsc::Receiver<Event>) {
         let (events, inbox) = mpsc::channel();
         let (phase, _) = watch::channel(Phase::Starting);
         let link = Self {
             events,
             waker: OnceLock::new(),
             phase,
-            hangups: watch::Sender::new(0),
+            hangups,
             addresses: Mutex::default(),
         };
         (Arc::new(link), inbox)
@@ -81,6 +87,7 @@ pub(crate) struct Core {
     pub(crate) in_flight: InFlight,
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
+    pub(crate) checks: Checks,
     pub(crate) manager: Manager,
     stop: Mutex<Option<StopTimes>>,
     pub(crate) findings: Mutex<Findings>,
@@ -129,10 +136,13 @@ pub(crate) struct StopTimes {
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) phases: Vec<(Phase, Instant)>,
+    /// Why it stops.
+    pub(crate) reason: Option<Reason>,
     pub(crate) cut_off: Vec<CutOff>,
     /// What was cut off on its own before that.
     pub(crate) broken: Vec<CutOff>,
     pub(crate) hooks: Vec<HookReport>,
+    pub(crate) hook: Option<RunningHook>,
     pub(crate) listeners: Vec<ListenerReport>,
     /// What failed and was not a hook: it makes the exit code tell of a failure.
     pub(crate) failures: Vec<String>,
@@ -141,9 +151,35 @@ pub(crate) struct Findings {
     pub(crate) start_failure: Option<ExitStatus>,
 }
 
+/// The hook that runs at this moment.
+pub(crate) struct RunningHook {
+    pub(crate) name: String,
+    pub(crate) when: When,
+    pub(crate) since: Instant,
+}
+
 impl Core {
     pub(crate) fn new(name: String, budget: Budget, link: Arc<Link>) -> Arc<Self> {
-        let core = Arc::new(Self {
+        let core = Self::make(name, budget, link, Manager::from_environment());
+        let link = core.link.clone();
+        core.in_flight.on_empty(move || link.send(Event::Drained));
+        core
+    }
+
+    /// A core of what is served beside a service. Nobody controls it but its owner; it is released once it
+    /// has drained.
+    pub(crate) fn beside(service: &Self, budget: Budget) -> Arc<Self> {
+        let (link, _) = Link::hearing(service.link.hangups.clone());
+        let core = Self::make(service.name.clone(), budget, link, Manager::none());
+        let link = core.link.clone();
+        core.in_flight.on_empty(move || {
+            link.phase.send_replace(Phase::Releasing);
+        });
+        core
+    }
+
+    fn make(name: String, budget: Budget, link: Arc<Link>, manager: Manager) -> Arc<Self> {
+        Arc::new(Self {
             name,
             budget,
             link,
@@ -155,13 +191,11 @@ impl Core {
             in_flight: InFlight::new(),
             connections: Connections::default(),
             tasks: Tasks::default(),
-            manager: Manager::from_environment(),
+            checks: Checks::default(),
+            manager,
             stop: Mutex::new(None),
             findings: Mutex::default(),
-        });
-        let link = core.link.clone();
-        core.in_flight.on_empty(move || link.send(Event::Drained));
-        core
+        })
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -56,6 +56,9 @@ pub enum Error {
         /// What is wrong, with the file's name.
         problem: String,
     },
+    /// The admin listener cannot be opened as it is set.
+    #[error("listener admin: {0}")]
+    Admin(String),
     /// Two listeners, workers or hooks have one name, or a hook waits for one that is not there.
     #[error("{0}")]
     Names(String),

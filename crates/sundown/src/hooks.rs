@@ -7,15 +7,17 @@ use std::collections::HashSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::core::{Findings, RunningHook, lock};
 use crate::error::{BoxError, Error};
 use crate::report::{HookOutcome, HookReport};
 
-type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+pub(crate) type HookFuture = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 
 /// When a hook runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -233,13 +235,13 @@ fn release_order(hooks: &[(&str, &[String])]) -> Result<Vec<usize>, String> {
 const HURRIED: Duration = Duration::from_millis(50);
 
 /// Runs hooks one after another until `by`, which each shares with those behind it. Once `hurry`
-/// is cancelled each that is left gets [`HURRIED`]: none is skipped.
+/// is cancelled each that is left gets [`HURRIED`]: none is skipped. Each is told in the findings.
 pub(crate) async fn run_all(
     hooks: Vec<Hook>,
     by: Instant,
     hurry: &CancellationToken,
-) -> Vec<HookReport> {
-    let mut reports = Vec::with_capacity(hooks.len());
+    findings: &Mutex<Findings>,
+) {
     let mut left = hooks.len();
     for hook in hooks {
         let remaining = by.saturating_duration_since(Instant::now());
@@ -252,26 +254,34 @@ pub(crate) async fn run_all(
                 () = hurry.cancelled() => tokio::time::sleep(HURRIED.min(limit)).await,
             }
         };
-        reports.push(run(hook, over).await);
+        run(hook, over, findings).await;
         left -= 1;
     }
-    reports
 }
 
 /// Runs a start hook within its own timeout, if it has one.
-pub(crate) async fn run_start(hook: Hook) -> HookReport {
+pub(crate) async fn run_start(hook: Hook, findings: &Mutex<Findings>) -> HookOutcome {
     match hook.timeout {
-        Some(limit) => run(hook, tokio::time::sleep(limit)).await,
-        None => run(hook, std::future::pending()).await,
+        Some(limit) => run(hook, tokio::time::sleep(limit), findings).await,
+        None => run(hook, std::future::pending(), findings).await,
     }
 }
 
-async fn run(hook: Hook, over: impl Future<Output = ()>) -> HookReport {
+async fn run(
+    hook: Hook,
+    over: impl Future<Output = ()>,
+    findings: &Mutex<Findings>,
+) -> HookOutcome {
     let began = Instant::now();
     let Hook {
         name, when, run, ..
     } = hook;
     tracing::debug!(target: "sundown", hook = %name, %when, "hook begins");
+    lock(findings).hook = Some(RunningHook {
+        name: name.clone(),
+        when,
+        since: began,
+    });
     // A task of its own: its panic is a value here, and dropping the handle ends it.
     let task = AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
     let outcome = tokio::select! {
@@ -287,12 +297,15 @@ async fn run(hook: Hook, over: impl Future<Output = ()>) -> HookReport {
     if outcome.is_failure() {
         tracing::error!(target: "sundown", hook = %name, %when, ?outcome, "hook failed");
     }
-    HookReport {
+    let mut findings = lock(findings);
+    findings.hook = None;
+    findings.hooks.push(HookReport {
         name,
         when,
-        outcome,
+        outcome: outcome.clone(),
         took,
-    }
+    });
+    outcome
 }
 
 /// The message of a panic, as far as it is text.
@@ -356,6 +369,17 @@ mod tests {
         assert!(order(&[("a", &["pool"])]).unwrap_err().contains("pool"));
     }
 
+    async fn outcomes(
+        hooks: Vec<Hook>,
+        by: Instant,
+        hurry: &CancellationToken,
+    ) -> Vec<HookOutcome> {
+        let findings = Mutex::default();
+        run_all(hooks, by, hurry, &findings).await;
+        let reports = findings.into_inner().unwrap().hooks;
+        reports.into_iter().map(|report| report.outcome).collect()
+    }
+
     #[tokio::test]
     async fn a_hook_that_panics_fails_or_hangs_does_not_keep_the_next_from_running() {
         let hooks = vec![
@@ -369,10 +393,8 @@ mod tests {
             Instant::now() + Duration::from_secs(60),
             CancellationToken::new(),
         );
-        let reports = run_all(hooks, by, &hurry).await;
-        let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
         assert_eq!(
-            outcomes,
+            outcomes(hooks, by, &hurry).await,
             [
                 HookOutcome::Panicked("boom".into()),
                 HookOutcome::Failed("no disk".into()),
@@ -390,8 +412,10 @@ mod tests {
         ];
         let hurry = CancellationToken::new();
         hurry.cancel();
-        let reports = run_all(hooks, Instant::now() + Duration::from_secs(3600), &hurry).await;
-        let outcomes: Vec<_> = reports.into_iter().map(|report| report.outcome).collect();
-        assert_eq!(outcomes, [HookOutcome::TimedOut, HookOutcome::Done]);
+        let by = Instant::now() + Duration::from_secs(3600);
+        assert_eq!(
+            outcomes(hooks, by, &hurry).await,
+            [HookOutcome::TimedOut, HookOutcome::Done]
+        );
     }
 }

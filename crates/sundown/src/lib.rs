@@ -49,6 +49,8 @@
 //! | `SUNDOWN_LINGER` | `500ms` | how long idle connections stay open |
 //! | `SUNDOWN_RELEASE` | `5s` | the share kept for releasing |
 //! | `SUNDOWN_MERCY` | `500ms` | the time between cancelling and cutting off |
+//! | `SUNDOWN_ADMIN` | `:9090` | where the [`Admin`] listener is |
+//! | `SUNDOWN_ADMIN_TOKEN` | | what it wants from whoever asks |
 //! | `SUNDOWN_REPORT` | `stop.json` | where the JSON report goes (`-` is stdout) |
 //!
 //! Sockets passed by `LISTEN_FDS` (systemd) are used for the listeners whose names they bear. With
@@ -75,6 +77,10 @@ compile_error!("sundown supports Linux: its lossless stop rests on Linux's socke
 
 mod app;
 mod release;
+
+mod admin;
+mod checks;
+mod status;
 
 mod budget;
 mod error;
@@ -110,8 +116,10 @@ mod atomic {
     pub(crate) use std::sync::atomic::{AtomicUsize, Ordering};
 }
 
+pub use admin::Admin;
 pub use app::{App, Handle, Listener};
 pub use budget::{Budget, BudgetError};
+pub use checks::Check;
 pub use context::{Cancelled, Context, DEADLINE_HEADER};
 pub use error::{BoxError, Error};
 pub use exit::ExitStatus;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::core::{Core, lock};
 use crate::in_flight::Guard;
-use crate::report::{CutOff, Work};
+use crate::report::{CutOff, RequestCounts, Work};
 
 /// The tasks and workers under way.
 #[derive(Default)]
@@ -71,5 +71,17 @@ impl Core {
         open.extend(self.connections.open_requests(now));
         open.sort_by_key(|work| std::cmp::Reverse(work.age));
         open
+    }
+
+    /// Requests by outcome so far.
+    pub(crate) fn request_counts(&self) -> RequestCounts {
+        let counts = self.connections.request_counts();
+        let findings = self.findings();
+        let cut_off = findings.broken.iter().chain(&findings.cut_off);
+        let cut_off = cut_off.filter(|open| open.work.is_of_a_client()).count();
+        RequestCounts {
+            cut_off: cut_off as u64,
+            ..counts
+        }
     }
 }

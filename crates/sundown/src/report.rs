@@ -110,7 +110,7 @@ pub struct ConnectionCounts {
 }
 
 /// What kind of work was open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Work {
@@ -258,6 +258,16 @@ pub enum HookOutcome {
 }
 
 impl HookOutcome {
+    /// The name that the JSON report has for it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panicked",
+            Self::TimedOut => "timed_out",
+        }
+    }
+
     /// True unless it completed.
     pub fn is_failure(&self) -> bool {
         *self != Self::Done
@@ -282,7 +292,7 @@ impl Report {
     }
 }
 
-fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     // Three decimals: an idle stop takes less than a millisecond.
     serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }

@@ -7,6 +7,8 @@
 //! | `SUNDOWN_LINGER` | `500ms` | how long idle connections stay open |
 //! | `SUNDOWN_RELEASE` | `5s` | the share kept for releasing |
 //! | `SUNDOWN_MERCY` | `500ms` | the time between cancelling and cutting off |
+//! | `SUNDOWN_ADMIN` | `:9090` | where the admin listener is |
+//! | `SUNDOWN_ADMIN_TOKEN` | | what it wants from whoever asks |
 //! | `SUNDOWN_REPORT` | `stop.json`, `-` | where the JSON report goes (`-` is stdout) |
 //!
 //! Never looks at anything else in the environment, and never sets a variable.
@@ -23,6 +25,14 @@ use crate::error::Error;
 pub(crate) struct Settings {
     pub(crate) wishes: Wishes,
     pub(crate) report: Option<PathBuf>,
+    pub(crate) admin: AdminSettings,
+}
+
+/// What the environment says of the admin listener.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct AdminSettings {
+    pub(crate) address: Option<String>,
+    pub(crate) token: Option<String>,
 }
 
 impl Settings {
@@ -42,18 +52,29 @@ impl Settings {
             release: duration("SUNDOWN_RELEASE", code.release)?,
             mercy: duration("SUNDOWN_MERCY", code.mercy)?,
         };
-        let report = match get("SUNDOWN_REPORT") {
-            Some(path) if path.is_empty() => {
-                let problem = "give a file name, or - for standard output".to_owned();
-                return Err(Error::Setting {
-                    name: "SUNDOWN_REPORT",
-                    value: String::new(),
-                    problem,
-                });
-            }
-            path => path.map(PathBuf::from),
+        let given = |name, problem: &str| match get(name) {
+            Some(value) if value.is_empty() => Err(Error::Setting {
+                name,
+                value: String::new(),
+                problem: problem.to_owned(),
+            }),
+            value => Ok(value),
         };
-        Ok(Self { wishes, report })
+        let text = |value: OsString| value.to_string_lossy().into_owned();
+        let report = given(
+            "SUNDOWN_REPORT",
+            "give a file name, or - for standard output",
+        )?;
+        let address = given("SUNDOWN_ADMIN", "give an address, such as :9090")?;
+        let token = given("SUNDOWN_ADMIN_TOKEN", "give a token, or do not set it")?;
+        Ok(Self {
+            wishes,
+            report: report.map(PathBuf::from),
+            admin: AdminSettings {
+                address: address.map(text),
+                token: token.map(text),
+            },
+        })
     }
 }
 
@@ -118,6 +139,8 @@ mod tests {
                 assert_eq!(error.exit_status().code(), 2);
             }
         }
-        assert!(read(&[("SUNDOWN_REPORT", "")]).is_err());
+        for name in ["SUNDOWN_REPORT", "SUNDOWN_ADMIN", "SUNDOWN_ADMIN_TOKEN"] {
+            assert!(read(&[(name, "")]).is_err(), "{name}");
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-#[cfg(feature = "tls")]
-use crate::app::Listener;
-use crate::app::Parts;
+use crate::admin::Beside;
+use crate::app::{Listener, Parts};
+use crate::checks;
 use crate::core::{Core, lock};
 use crate::error::{BoxError, Error};
 use crate::hooks::{Hook, Hooks, run_all, run_start};
@@ -39,11 +39,11 @@ pub(crate) async fn live(
             }
         }))
     });
-    let mut releases = Releases::default();
+    let mut begun = Begun::default();
     let started = tokio::select! {
         biased;
         () = core.abandon.cancelled() => Err(None),
-        started = start(&core, prepare, &mut releases) => started.map_err(Some),
+        started = start(&core, prepare, &mut begun) => started.map_err(Some),
     };
     match started {
         Ok(pre_shutdown) => {
@@ -53,20 +53,32 @@ pub(crate) async fn live(
         Err(failure) => tell_not_started(&core, failure),
     }
     core.reached(Phase::Releasing).await;
+    let Begun { releases, beside } = begun;
     let releases = releases.due();
     if let Some(times) = core.stop_times() {
         let margin = END_MARGIN.min(core.budget.release / 4);
         // A hurried stop has moved the end already; nothing hurries releases beyond that.
         let nothing_hurries = CancellationToken::new();
-        let reports = run_all(releases, times.schedule.end - margin, &nothing_hurries).await;
-        core.findings().hooks.extend(reports);
+        let by = times.schedule.end - margin;
+        run_all(releases, by, &nothing_hurries, &core.findings).await;
+    }
+    if let Some(beside) = beside {
+        beside.end().await;
     }
     drop(reaper);
     core.link.send(Event::Released);
 }
 
 /// Kept of the release share for ending in order rather than by the deadline.
-const END_MARGIN: std::time::Duration = std::time::Duration::from_millis(100);
+const END_MARGIN: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// What has been begun and has to be ended, however far the start has come.
+#[derive(Default)]
+struct Begun {
+    releases: Releases,
+    /// What those who run the service see of it.
+    beside: Option<Beside>,
+}
 
 /// The release hooks, and which start hooks have made them due.
 #[derive(Default)]
@@ -89,18 +101,60 @@ impl Releases {
 async fn start(
     core: &Arc<Core>,
     prepare: impl Future<Output = Result<Parts, Error>> + Send,
-    releases: &mut Releases,
+    begun: &mut Begun,
 ) -> Result<Vec<Hook>, Error> {
     let Parts {
         name,
-        listeners,
+        mut listeners,
         workers,
         hooks,
+        checks,
+        admin,
         stops,
     } = prepare.await?;
     if listeners.is_empty() && workers.is_empty() {
         return Err(Error::Nothing(name));
     }
+    let admin = admin.map(|admin| admin.begin(core));
+    let beside = admin.map(|(listener, beside)| {
+        listeners.push(listener);
+        beside
+    });
+    let mut bound = bind(listeners)?;
+    let Hooks {
+        start,
+        pre_shutdown,
+        post_cleanup,
+    } = Hooks::arrange(hooks)?;
+    if let Some(beside) = beside {
+        let admin = bound.pop().expect("it was bound last");
+        beside.check_reach(&admin.address()?)?;
+        let (listening, serve) = admin.listen()?;
+        stderr::lines(&format!("{}: admin on {}", core.name, listening.address));
+        publish(core, &listening);
+        beside.serve(listening, serve);
+        begun.beside = Some(beside);
+    }
+    let releases = &mut begun.releases;
+    releases.not_started = start.iter().map(|hook| hook.name.clone()).collect();
+    releases.hooks = post_cleanup;
+    for hook in start {
+        run_start_hook(core, hook, releases).await?;
+    }
+    open(core, bound, workers)?;
+    checks::watch(core, checks);
+    for stop in stops {
+        let link = core.link.clone();
+        tokio::spawn(async move {
+            stop.await;
+            link.send(Event::Stop(Reason::Future));
+        });
+    }
+    Ok(pre_shutdown)
+}
+
+/// Binds every listener; nobody can connect yet.
+fn bind(listeners: Vec<Listener>) -> Result<Vec<Waiting>, Error> {
     let mut passed = serve::Passed::from_environment();
     let mut bound = Vec::new();
     #[cfg(feature = "tls")]
@@ -123,25 +177,7 @@ async fn start(
             serve: listener.serve,
         });
     }
-    let Hooks {
-        start,
-        pre_shutdown,
-        post_cleanup,
-    } = Hooks::arrange(hooks)?;
-    releases.not_started = start.iter().map(|hook| hook.name.clone()).collect();
-    releases.hooks = post_cleanup;
-    for hook in start {
-        run_start_hook(core, hook, releases).await?;
-    }
-    open(core, bound, workers)?;
-    for stop in stops {
-        let link = core.link.clone();
-        tokio::spawn(async move {
-            stop.await;
-            link.send(Event::Stop(Reason::Future));
-        });
-    }
-    Ok(pre_shutdown)
+    Ok(bound)
 }
 
 /// Before anything is bound: what cannot be used is a wrong setting.
@@ -159,10 +195,8 @@ fn load_certificates(listeners: &[Listener]) -> Result<Vec<Option<Arc<Certificat
 }
 
 async fn run_start_hook(core: &Core, hook: Hook, releases: &mut Releases) -> Result<(), Error> {
-    let report = run_start(hook).await;
-    let (name, outcome) = (report.name.clone(), report.outcome.clone());
-    core.findings().hooks.push(report);
-    let source: BoxError = match outcome {
+    let name = hook.name.clone();
+    let source: BoxError = match run_start(hook, &core.findings).await {
         HookOutcome::Done => {
             releases.not_started.retain(|other| *other != name);
             return Ok(());
@@ -183,44 +217,40 @@ struct Waiting {
     serve: Serve,
 }
 
+impl Waiting {
+    fn address(&self) -> Result<LocalAddress, Error> {
+        self.socket.address().map_err(|source| Error::Bind {
+            listener: self.name.clone(),
+            address: "its address".to_owned(),
+            source,
+        })
+    }
+
+    fn listen(self) -> Result<(Listening, Serve), Error> {
+        let address = self.address()?;
+        let shared = self.socket.shared;
+        let listener = self.socket.listen().map_err(|source| Error::Bind {
+            listener: self.name.clone(),
+            address: address.to_string(),
+            source,
+        })?;
+        let listening = Listening {
+            name: self.name,
+            address,
+            listener,
+            shared,
+            limits: self.limits,
+            #[cfg(feature = "tls")]
+            tls: self.tls,
+        };
+        Ok((listening, self.serve))
+    }
+}
+
 /// Listens on everything, then serves everything: when one listener fails, nothing was accepted.
 fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(), Error> {
-    let mut ready: Vec<(Listening, Serve)> = Vec::new();
-    for Waiting {
-        name,
-        socket,
-        limits,
-        #[cfg(feature = "tls")]
-        tls,
-        serve,
-    } in bound
-    {
-        let shared = socket.shared;
-        let refused = |address: String| {
-            let listener = name.clone();
-            move |source| Error::Bind {
-                listener,
-                address,
-                source,
-            }
-        };
-        let address = socket
-            .address()
-            .map_err(refused("its address".to_owned()))?;
-        let listener = socket.listen().map_err(refused(address.to_string()))?;
-        ready.push((
-            Listening {
-                name,
-                address,
-                listener,
-                shared,
-                limits,
-                #[cfg(feature = "tls")]
-                tls,
-            },
-            serve,
-        ));
-    }
+    let listen = bound.into_iter().map(Waiting::listen);
+    let ready = listen.collect::<Result<Vec<_>, _>>()?;
     announce(core, &ready);
     let nothing_else = ready.is_empty();
     for (listening, serve) in ready {
@@ -232,14 +262,19 @@ fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(
 
 fn announce(core: &Core, ready: &[(Listening, Serve)]) {
     let mut line = format!("{}: ready", core.name);
-    let mut addresses = lock(&core.link.addresses);
-    for (Listening { name, address, .. }, _) in ready {
+    for (listening, _) in ready {
+        let Listening { name, address, .. } = listening;
         line.push_str(&format!(", {name} on {address}"));
-        if let LocalAddress::Tcp(address) = address {
-            addresses.push((name.clone(), *address));
-        }
+        publish(core, listening);
     }
     stderr::lines(&line);
+}
+
+/// Lets `Handle::address` know it.
+fn publish(core: &Core, listening: &Listening) {
+    if let LocalAddress::Tcp(address) = listening.address {
+        lock(&core.link.addresses).push((listening.name.clone(), address));
+    }
 }
 
 fn tell_not_started(core: &Core, failure: Option<Error>) {
@@ -254,8 +289,8 @@ fn tell_not_started(core: &Core, failure: Option<Error>) {
 async fn drain(core: &Arc<Core>, pre_shutdown: Vec<Hook>) {
     core.reached(Phase::LameDuck).await;
     if let Some(times) = core.stop_times() {
-        let reports = run_all(pre_shutdown, times.schedule.cancel, &core.hard).await;
-        core.findings().hooks.extend(reports);
+        let by = times.schedule.cancel;
+        run_all(pre_shutdown, by, &core.hard, &core.findings).await;
     }
     core.link.send(Event::Prepared);
     core.reached(Phase::Draining).await;

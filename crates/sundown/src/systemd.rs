@@ -34,6 +34,11 @@ impl Manager {
         Self(std::env::var_os("NOTIFY_SOCKET").and_then(|_| speaker()))
     }
 
+    /// Nobody, whoever has asked.
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     /// Says it, some time soon.
     pub(crate) fn tell(&self, said: Said) {
         if let Some(speaker) = &self.0 {

@@ -74,6 +74,33 @@ impl fmt::Display for Address {
     }
 }
 
+impl Address {
+    /// Looks a host's name up; an address without a host is on `host`.
+    ///
+    /// # Errors
+    /// [`Error::Address`] for an address nobody can understand.
+    pub(crate) fn resolve(self, listener: &str, host: &str) -> Result<Self, Error> {
+        match self.0 {
+            Kind::Text(given) if !given.starts_with(UNIX) => {
+                resolve(listener, &given, host).map(Self::from)
+            }
+            kind => Ok(Self(kind)),
+        }
+    }
+
+    /// The address, as far as it is known before anything is bound.
+    pub(crate) fn known(&self) -> Option<LocalAddress> {
+        match &self.0 {
+            Kind::Text(given) => {
+                let path = given.strip_prefix(UNIX)?;
+                Some(LocalAddress::Unix(path.into()))
+            }
+            Kind::Socket(address) => Some(LocalAddress::Tcp(*address)),
+            Kind::Bound(listener) => listener.local_addr().ok().map(LocalAddress::Tcp),
+        }
+    }
+}
+
 /// A socket that has its address, and whether its queue belongs to somebody else too.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -204,7 +231,7 @@ pub(crate) fn bind(
                 file: Some(file),
             });
         }
-        Kind::Text(given) => resolve(name, &given)?,
+        Kind::Text(given) => resolve(name, &given, "[::]")?,
     };
     open(address).map_err(refused)
 }
@@ -226,9 +253,9 @@ fn open(address: SocketAddr) -> io::Result<Bound> {
     })
 }
 
-fn resolve(listener: &str, given: &str) -> Result<SocketAddr, Error> {
+fn resolve(listener: &str, given: &str, host: &str) -> Result<SocketAddr, Error> {
     let text = match given.strip_prefix(':') {
-        Some(port) => format!("[::]:{port}"),
+        Some(port) => format!("{host}:{port}"),
         None => given.to_owned(),
     };
     let unusable = || Error::Address {
@@ -292,7 +319,7 @@ mod tests {
             ("localhost:0", None),
         ];
         for (given, expected) in table {
-            let address = resolve("http", given).unwrap();
+            let address = resolve("http", given, "[::]").unwrap();
             if let Some(expected) = expected {
                 assert_eq!(address.to_string(), expected);
             }
@@ -305,7 +332,7 @@ mod tests {
             "127.0.0.1:70000",
             "[::1:80",
         ] {
-            let error = resolve("public", given).unwrap_err();
+            let error = resolve("public", given, "[::]").unwrap_err();
             assert_eq!(error.exit_status().code(), 2);
             assert!(error.to_string().contains("public"), "{error}");
         }
