@@ -1,56 +1,28 @@
-//! The page that `sundown verify --html` writes, opened in a real browser.
-//!
-//! Needs Chromium and its driver: `cargo xtask browser` finds them and runs this.
+//! The page that `sundown verify --html` writes.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use fantoccini::actions::{InputSource, MOUSE_BUTTON_LEFT, MouseActions, PointerAction};
 use fantoccini::elements::Element;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sundown_testkit::bin_path;
-use sundown_verify::Process;
-use sundown_verify::process::Spawn;
+
+use super::driver::{Page, folder, look};
 
 /// The stop that most checks share, and the one of the check that freezes the server.
 const SHARED: usize = 0;
 const HELD: usize = 1;
 
-/// How long the driver may take to start.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Nothing that a browser does beside showing a page, and nothing that a container forbids.
-const FLAGS: [&str; 10] = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--force-device-scale-factor=1",
-];
-
 #[tokio::test]
-#[ignore = "needs a browser, by SUNDOWN_TEST_CHROMIUM and SUNDOWN_TEST_CHROMEDRIVER: cargo xtask browser"]
-async fn the_page_shows_in_a_browser_what_the_run_found() {
-    let folder = Folder::new();
+#[ignore = "needs a browser: cargo xtask browser"]
+async fn it_shows_what_the_run_found() {
+    let folder = folder();
     let run = Run::on_planted("impatient", folder.path());
-    let browser = Browser::start(folder.path()).await;
-    let page = Page(browser.client.clone());
-    // In a task of its own: the browser is closed also after a panic.
-    let looked = tokio::spawn(async move { look_at(&page, &run).await }).await;
-    browser.close().await;
-    looked.unwrap();
+    look(folder.path(), async move |page| look_at(&page, &run).await).await;
 }
 
 async fn look_at(page: &Page, run: &Run) {
@@ -279,35 +251,7 @@ impl Run {
     }
 }
 
-/// A page that is open.
-struct Page(Client);
-
 impl Page {
-    async fn js(&self, script: &str) -> Value {
-        self.0.execute(script, Vec::new()).await.unwrap()
-    }
-
-    async fn find(&self, selector: &str) -> Element {
-        self.0.find(Locator::Css(selector)).await.unwrap()
-    }
-
-    async fn all(&self, selector: &str) -> Vec<Element> {
-        self.0.find_all(Locator::Css(selector)).await.unwrap()
-    }
-
-    async fn text(&self, selector: &str) -> String {
-        self.find(selector).await.text().await.unwrap()
-    }
-
-    async fn click(&self, selector: &str) {
-        self.find(selector).await.click().await.unwrap();
-    }
-
-    async fn choose(&self, selector: &str, value: &str) {
-        let list = self.find(selector).await;
-        list.select_by_value(value).await.unwrap();
-    }
-
     /// How many bars are drawn; as the window is tall, these are all that the filters leave.
     async fn drawn(&self) -> usize {
         let counts = self
@@ -349,60 +293,3 @@ const PIXELS: &str = "
     }
     return other;
 ";
-
-/// A browser of its own, driven by a driver of its own.
-struct Browser {
-    client: Client,
-    _driver: Process,
-}
-
-impl Browser {
-    async fn start(folder: &Path) -> Self {
-        let program = |name: &str| env::var(name).expect("cargo xtask browser says where it is");
-        let driver = Spawn::new(program("SUNDOWN_TEST_CHROMEDRIVER")).arg("--port=0");
-        let mut driver = driver.own_group().start().unwrap();
-        let port = driver.wait_line("successfully on port ", PATIENCE).await;
-        let address = format!("http://127.0.0.1:{}", port.unwrap().trim_end_matches('.'));
-        let profile = format!("--user-data-dir={}", folder.join("profile").display());
-        let flags: Vec<&str> = FLAGS.into_iter().chain([profile.as_str()]).collect();
-        let mut capabilities = Map::new();
-        let options = json!({ "binary": program("SUNDOWN_TEST_CHROMIUM"), "args": flags });
-        capabilities.insert("goog:chromeOptions".to_owned(), options);
-        let client = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities)
-            .connect(&address)
-            .await;
-        Self {
-            client: client.unwrap(),
-            _driver: driver,
-        }
-    }
-
-    /// Ends the browser; the driver ends when it is dropped.
-    async fn close(self) {
-        self.client.close().await.unwrap();
-    }
-}
-
-/// A folder that is gone when it is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let name = format!("browser-{}", std::process::id());
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that stays is untidy, not wrong.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
