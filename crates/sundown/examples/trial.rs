@@ -145,6 +145,7 @@ fn router() -> Router {
         .route("/spin", routing::get(spin))
         .route("/block", routing::get(block))
         .route("/task", routing::get(task))
+        .route("/guard", routing::get(guard))
         .route("/left", routing::get(left))
         .route("/peer", routing::get(peer))
         .merge(of_tls())
@@ -261,6 +262,17 @@ async fn task(ctx: Context) -> &'static str {
     ctx.spawn("afterthought", async move {
         of_task.draining().await;
         eprintln!("afterthought finished");
+    });
+    "ok"
+}
+
+async fn guard(ctx: Context) -> &'static str {
+    let guard = ctx.guard("import");
+    std::thread::spawn(move || {
+        let _guard = guard;
+        loop {
+            std::thread::park();
+        }
     });
     "ok"
 }

@@ -308,6 +308,7 @@ impl App {
     }
 
     /// Adds a background loop that is started again when it dies; see [`Worker`].
+    #[track_caller]
     pub fn worker<F, Fut>(self, name: impl Into<Arc<str>>, run: F) -> Self
     where
         F: FnMut(Context) -> Fut + Send + 'static,
@@ -502,7 +503,7 @@ impl App {
         let listener_names = listener_names.chain(admin.as_ref().map(|_| admin::NAME));
         check_names("listeners", listener_names)?;
         check_names("workers", workers.iter().map(|worker| &*worker.name))?;
-        check_names("checks", checks.iter().map(|check| &*check.name))?;
+        check_names("checks", checks.iter().map(|check| check.name.as_str()))?;
         let admin = admin.map(Admin::settle).transpose()?;
         Ok(Parts {
             name,

@@ -33,7 +33,7 @@ use crate::stderr;
 /// ```
 #[must_use = "a check does nothing until it is given to an App"]
 pub struct Check {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: String,
     every: Duration,
     timeout: Duration,
     ask: Box<dyn FnMut() -> HookFuture + Send>,
@@ -41,7 +41,7 @@ pub struct Check {
 
 impl Check {
     /// Asks by this; an error, a panic and no answer in time all fail.
-    pub fn new<F, Fut>(name: impl Into<Arc<str>>, mut ask: F) -> Self
+    pub fn new<F, Fut>(name: impl Into<String>, mut ask: F) -> Self
     where
         F: FnMut() -> Fut + Send + 'static,
         Fut: Future<Output: HookResult> + Send + 'static,
@@ -105,7 +105,7 @@ pub(crate) struct Checks(Mutex<Vec<CheckStatus>>);
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CheckStatus {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: String,
     pub(crate) standing: Standing,
     /// Why it is down.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -119,10 +119,10 @@ impl Checks {
         lock(&self.0).clone()
     }
 
-    fn add(&self, name: Arc<str>) -> usize {
+    fn add(&self, name: &str) -> usize {
         let mut checks = lock(&self.0);
         checks.push(CheckStatus {
-            name,
+            name: name.to_owned(),
             standing: Standing::Unknown,
             detail: String::new(),
             since: None,
@@ -146,7 +146,7 @@ impl Checks {
 /// Begins to ask.
 pub(crate) fn watch(core: &Arc<Core>, checks: Vec<Check>) {
     for check in checks {
-        let index = core.checks.add(check.name.clone());
+        let index = core.checks.add(&check.name);
         let core = core.clone();
         tokio::spawn(async move {
             tokio::select! {

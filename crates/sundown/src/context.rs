@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -213,13 +214,14 @@ impl Context {
     }
 
     /// Starts a task that the drain waits for. It is dropped when what is left is cut off, and
-    /// named in the report. Does nothing when the drain is already over.
+    /// named in the report, with the line that began it. Does nothing when the drain is already over.
+    #[track_caller]
     pub fn spawn(
         &self,
         name: impl Into<Arc<str>>,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> JoinHandle<()> {
-        let tracked = Tracked::begin(&self.0.core, Work::Task, name);
+        let tracked = Tracked::begin(&self.0.core, Work::Task, name, Location::caller());
         let cut = self.0.core.cut.clone();
         tokio::spawn(async move {
             if let Some(_tracked) = tracked {
@@ -230,16 +232,37 @@ impl Context {
 
     /// Runs blocking code on a thread that the drain waits for. A thread cannot be cut off: when
     /// it outlives the drain it is named in the report, and ends with the process.
+    #[track_caller]
     pub fn spawn_blocking<T: Send + 'static>(
         &self,
         name: impl Into<Arc<str>>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> JoinHandle<T> {
-        let tracked = Tracked::begin(&self.0.core, Work::Blocking, name);
+        let tracked = Tracked::begin(&self.0.core, Work::Blocking, name, Location::caller());
         tokio::task::spawn_blocking(move || {
             let _tracked = tracked;
             work()
         })
+    }
+
+    /// Lets the drain wait for work that was begun in another way, until the guard is dropped. Work that
+    /// is late is named in the report, with the line that took the guard, and nothing ends it.
+    ///
+    /// ```
+    /// # fn begin(ctx: &sundown::Context) {
+    /// let guard = ctx.guard("import");
+    /// std::thread::spawn(move || {
+    ///     // read, convert, store
+    ///     drop(guard);
+    /// });
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn guard(&self, name: impl Into<Arc<str>>) -> Guard {
+        let place = Location::caller();
+        Guard {
+            _tracked: Tracked::begin(&self.0.core, Work::Guard, name, place),
+        }
     }
 
     fn derive(&self, deadline: Option<Instant>) -> Self {
@@ -277,6 +300,18 @@ impl Context {
             (Some(parent), false, _) => parent.early_cause(),
             _ => Cancelled::ByHand,
         }
+    }
+}
+
+/// Holds the drain open until it is dropped; see [`Context::guard`].
+#[must_use = "the drain waits only for as long as this is kept"]
+pub struct Guard {
+    _tracked: Option<Tracked>,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
     }
 }
 

@@ -19,7 +19,7 @@ use crate::exit::ExitStatus;
 use crate::lifecycle::{Event, Lifecycle, Phase, Reason, Step};
 use crate::report::{REPORT_SCHEMA, Report, progress_line};
 use crate::signals::{self, Signals};
-use crate::status::lasted;
+use crate::status::{Status, lasted};
 use crate::systemd::Said;
 use crate::{stderr, sys};
 
@@ -88,11 +88,11 @@ impl Control {
     ) {
         let report = loop {
             let caught = signals.wait(self.timeout());
-            let (hangups, stops): (Vec<i32>, Vec<i32>) = caught
+            let (stops, requests): (Vec<i32>, Vec<i32>) = caught
                 .into_iter()
-                .partition(|signal| *signal == libc::SIGHUP);
-            if !hangups.is_empty() {
-                self.hang_up();
+                .partition(|signal| signals::TERMINATION.contains(signal));
+            for signal in requests {
+                self.do_as_asked(signal);
             }
             let mut events: Vec<Event> = stops.into_iter().map(Event::Signal).collect();
             events.extend(inbox.try_iter());
@@ -110,10 +110,15 @@ impl Control {
         let _ = tell.send(report);
     }
 
-    /// Lets whoever reads files read them again.
-    fn hang_up(&mut self) {
-        self.core.link.hangups.send_modify(|count| *count += 1);
-        self.say("SIGHUP: files are read again; nothing stops");
+    /// For the signals that stop nothing.
+    fn do_as_asked(&mut self, signal: i32) {
+        if signal == libc::SIGHUP {
+            self.core.link.hangups.send_modify(|count| *count += 1);
+            self.say("SIGHUP: files are read again; nothing stops");
+        } else {
+            self.end_live_line();
+            stderr::lines(&Status::of(&self.core, Instant::now()).to_string());
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {

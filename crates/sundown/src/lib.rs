@@ -30,7 +30,8 @@
 //! between two messages, whose handler sees the client's answer and ends. [`Traffic`] has each class, and
 //! [`Listener::stay`] how long it may stay.
 //!
-//! SIGHUP stops nothing, as when a terminal closes: it lets certificates be read again.
+//! SIGHUP stops nothing, as when a terminal closes: it lets certificates be read again. SIGUSR1 prints what
+//! is open: by route with age and peer, and where tasks, guards and workers were begun.
 //!
 //! # Phases
 //! [`Phase`] tells where a service is; [`Handle::phases`] is a channel of them. What is true in
@@ -120,7 +121,7 @@ pub use admin::Admin;
 pub use app::{App, Handle, Listener};
 pub use budget::{Budget, BudgetError};
 pub use checks::Check;
-pub use context::{Cancelled, Context, DEADLINE_HEADER};
+pub use context::{Cancelled, Context, DEADLINE_HEADER, Guard};
 pub use error::{BoxError, Error};
 pub use exit::ExitStatus;
 pub use hooks::{Hook, HookResult, When};

@@ -2,6 +2,7 @@
 //! named.
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -20,6 +21,7 @@ pub(crate) struct Tasks {
 struct Task {
     work: Work,
     name: Arc<str>,
+    place: &'static Location<'static>,
     since: Instant,
 }
 
@@ -32,12 +34,18 @@ pub(crate) struct Tracked {
 
 impl Tracked {
     /// Begins to track; `None` when the drain is over and nothing may begin any more.
-    pub(crate) fn begin(core: &Arc<Core>, work: Work, name: impl Into<Arc<str>>) -> Option<Self> {
+    pub(crate) fn begin(
+        core: &Arc<Core>,
+        work: Work,
+        name: impl Into<Arc<str>>,
+        place: &'static Location<'static>,
+    ) -> Option<Self> {
         let guard = core.in_flight.enter()?;
         let id = core.tasks.next.fetch_add(1, Ordering::Relaxed);
         let task = Task {
             work,
             name: name.into(),
+            place,
             since: Instant::now(),
         };
         lock(&core.tasks.open).insert(id, task);
@@ -59,7 +67,10 @@ impl Tasks {
     fn list(&self, now: Instant) -> Vec<CutOff> {
         let open = lock(&self.open);
         open.values()
-            .map(|task| CutOff::new(task.work, task.name.to_string(), None, now - task.since))
+            .map(|task| CutOff {
+                begun_at: Some(task.place.to_string()),
+                ..CutOff::new(task.work, task.name.to_string(), None, now - task.since)
+            })
             .collect()
     }
 }

@@ -16,7 +16,7 @@ use crate::hooks::When;
 use crate::lifecycle::{Phase, Reason};
 use crate::serve::LocalAddress;
 
-pub(crate) use human::progress_line;
+pub(crate) use human::{duration, progress_line};
 
 /// The version of the JSON document; it changes when a reader would have to.
 pub const REPORT_SCHEMA: u32 = 1;
@@ -128,6 +128,8 @@ pub enum Work {
     Worker,
     /// A task started by [`Context::spawn`](crate::Context::spawn).
     Task,
+    /// Work of its own kind, for which a [`Guard`](crate::Guard) was taken.
+    Guard,
     /// A thread started by [`Context::spawn_blocking`](crate::Context::spawn_blocking).
     Blocking,
 }
@@ -141,7 +143,7 @@ impl Work {
             | Self::Handshake
             | Self::Upgraded
             | Self::Connection => true,
-            Self::Worker | Self::Task | Self::Blocking => false,
+            Self::Worker | Self::Task | Self::Guard | Self::Blocking => false,
         }
     }
 }
@@ -156,6 +158,7 @@ impl fmt::Display for Work {
             Self::Connection => "connection",
             Self::Worker => "worker",
             Self::Task => "task",
+            Self::Guard => "guard",
             Self::Blocking => "blocking task",
         })
     }
@@ -174,6 +177,9 @@ pub struct CutOff {
     /// How long it had been under way.
     #[serde(rename = "age_ms", serialize_with = "millis")]
     pub age: Duration,
+    /// The line of code that began it, as `FILE:LINE:COLUMN`, for a task, a guard or a worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun_at: Option<String>,
 }
 
 impl CutOff {
@@ -183,6 +189,7 @@ impl CutOff {
             name,
             peer,
             age,
+            begun_at: None,
         }
     }
 }
@@ -193,7 +200,11 @@ impl fmt::Display for CutOff {
         if let Some(peer) = self.peer {
             write!(f, " from {peer}")?;
         }
-        write!(f, " ({})", human::duration(self.age))
+        write!(f, " ({}", human::duration(self.age))?;
+        if let Some(place) = &self.begun_at {
+            write!(f, ", begun at {place}")?;
+        }
+        f.write_str(")")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Turns termination signals into bytes on a pipe.
+//! Turns the signals that a service hears into bytes on a pipe.
 //!
 //! The handlers are process-wide and write to every service's pipe; `control` reads its own on a
 //! thread that the runtime cannot block. Signals are caught, not blocked, so children start with
@@ -16,8 +16,9 @@ use crate::sys;
 /// The signals that stop a service.
 pub(crate) const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
-/// The signal that asks for files to be read again. A terminal that closes sends it, too: it stops nothing.
-const HANGUP: i32 = libc::SIGHUP;
+/// The signals that stop nothing. SIGHUP asks for files to be read again (a terminal that closes sends it,
+/// too), SIGUSR1 for what is open.
+const REQUESTS: [i32; 2] = [libc::SIGHUP, libc::SIGUSR1];
 
 /// How many services one process can run at a time.
 const SLOTS: usize = 16;
@@ -38,11 +39,12 @@ pub(crate) fn name(signal: i32) -> &'static str {
         libc::SIGINT => "SIGINT",
         libc::SIGQUIT => "SIGQUIT",
         libc::SIGHUP => "SIGHUP",
+        libc::SIGUSR1 => "SIGUSR1",
         _ => "a signal",
     }
 }
 
-/// Receives this process's termination signals, and wake-ups from other threads.
+/// Receives these signals of this process, and wake-ups from other threads.
 pub(crate) struct Signals {
     slot: usize,
     reader: PipeReader,
@@ -78,14 +80,14 @@ impl Signals {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         if before.is_empty() {
-            for signal in TERMINATION.into_iter().chain([HANGUP]) {
+            for signal in TERMINATION.into_iter().chain(REQUESTS) {
                 before.push((signal, sys::handle_signal(signal, on_signal)?));
             }
         }
         drop(before);
         // Last: a signal that the parent had blocked is delivered here, to our handler.
         sys::unblock(&TERMINATION)?;
-        sys::unblock(&[HANGUP])?;
+        sys::unblock(&REQUESTS)?;
         Ok(signals)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Reads what the service knows anyway, and keeps nothing.
 
+mod human;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -79,6 +81,8 @@ struct OpenWork {
     peer: Option<SocketAddr>,
     #[serde(rename = "age_ms", serialize_with = "millis")]
     age: Duration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    begun_at: Option<String>,
 }
 
 impl Status {
@@ -141,6 +145,7 @@ fn by_route(open: Vec<CutOff>) -> Vec<OpenRoute> {
         name,
         peer,
         age,
+        begun_at,
     } in open
     {
         let place = *places.entry((work, name.clone())).or_insert(routes.len());
@@ -155,7 +160,11 @@ fn by_route(open: Vec<CutOff>) -> Vec<OpenRoute> {
         let route = &mut routes[place];
         route.count += 1;
         if route.oldest.len() < ONE_BY_ONE {
-            route.oldest.push(OpenWork { peer, age });
+            route.oldest.push(OpenWork {
+                peer,
+                age,
+                begun_at,
+            });
         }
     }
     routes

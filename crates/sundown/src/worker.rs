@@ -8,6 +8,7 @@ mod consumer;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -76,12 +77,14 @@ impl Default for OnDeath {
 #[must_use = "a worker does nothing until it is given to an App"]
 pub struct Worker {
     pub(crate) name: Arc<str>,
+    place: &'static Location<'static>,
     policy: OnDeath,
     run: Box<dyn FnMut(Context) -> WorkerFuture + Send>,
 }
 
 impl Worker {
     /// A loop that runs until its context says `draining`. Returning `Ok` ends it for good.
+    #[track_caller]
     pub fn new<F, Fut>(name: impl Into<Arc<str>>, mut run: F) -> Self
     where
         F: FnMut(Context) -> Fut + Send + 'static,
@@ -90,6 +93,7 @@ impl Worker {
         let run = Box::new(move |ctx| Box::pin(run(ctx)) as WorkerFuture);
         Self {
             name: name.into(),
+            place: Location::caller(),
             policy: OnDeath::default(),
             run,
         }
@@ -97,6 +101,7 @@ impl Worker {
 
     /// A job that runs right away and then once every `period`, never twice at a time. A period
     /// that is over before the job is, is skipped.
+    #[track_caller]
     pub fn every<F, Fut>(name: impl Into<Arc<str>>, period: Duration, job: F) -> Self
     where
         F: FnMut(Context) -> Fut + Send + 'static,
@@ -123,6 +128,7 @@ impl Worker {
     }
 
     /// Pulls items, handles them and acknowledges them; see [`Consumer`].
+    #[track_caller]
     pub fn consumer<S: Source>(name: impl Into<Arc<str>>, consumer: Consumer<S>) -> Self {
         let consumer = Arc::new(tokio::sync::Mutex::new(consumer));
         Self::new(name, move |ctx| {
@@ -152,7 +158,12 @@ pub(crate) fn start_all(core: &Arc<Core>, workers: Vec<Worker>, nothing_else: bo
     let mut tasks = tokio::task::JoinSet::new();
     for worker in workers {
         // Taken here and not in the task: the drain must wait for it from the first instant.
-        let tracked = Tracked::begin(&core.clone(), Work::Worker, worker.name.clone());
+        let tracked = Tracked::begin(
+            &core.clone(),
+            Work::Worker,
+            worker.name.clone(),
+            worker.place,
+        );
         let core = core.clone();
         tasks.spawn(async move {
             let _tracked = tracked;

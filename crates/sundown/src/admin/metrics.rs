@@ -133,7 +133,7 @@ fn register_parts(registry: &mut Registry, status: &Status) {
     registry.register("hook_seconds", help, gauges(hooks));
     let checks = status.checks.iter().map(|check| {
         let up = f64::from(u8::from(check.standing == Standing::Up));
-        (vec![("check", check.name.to_string())], up)
+        (vec![("check", check.name.clone())], up)
     });
     let help = "Whether each check of readiness holds (1) or not (0)";
     registry.register("check_up", help, gauges(checks));

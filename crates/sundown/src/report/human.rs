@@ -87,7 +87,7 @@ pub(crate) fn progress_line(connections: usize, open: &[CutOff], left: Duration)
 }
 
 /// A duration as people say it: `850 µs`, `12 ms`, `3.4 s`.
-pub(super) fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
         0..1_000 => format!("{micros} µs"),
