@@ -79,6 +79,11 @@ fn main() -> ExitCode {
             })
             .every(Duration::from_millis(10)),
         ),
+        "follows" => app
+            .restart_within(Duration::from_millis(700))
+            .on_start("follow", follow)
+            .pre_shutdown("deregister", || async { eprintln!("deregistered") })
+            .post_cleanup("follow", || async { eprintln!("released") }),
         "releases-slowly" => app.post_cleanup("store", || async {
             // Until the test lets it go.
             while fs::metadata(file("store")).is_ok() {
@@ -121,6 +126,16 @@ fn file(name: &str) -> PathBuf {
     Path::new(&folder).join(name)
 }
 
+/// Starts as the test's file says: a successor starts behind one that has not said anything.
+async fn follow() -> Result<(), BoxError> {
+    match fs::read_to_string(file("start")).unwrap_or_default().trim() {
+        "fail" => Err("told to fail".into()),
+        "hang" => std::future::pending().await,
+        "die" => std::process::abort(),
+        _ => Ok(()),
+    }
+}
+
 async fn done(name: &str) -> Result<(), BoxError> {
     eprintln!("{name} is done");
     Ok(())
@@ -138,6 +153,7 @@ struct Pause {
 fn router() -> Router {
     Router::new()
         .route("/", routing::get(|| async { "ok" }))
+        .route("/pid", routing::get(pid))
         .route("/slow", routing::get(slow))
         .route("/never", routing::get(std::future::pending::<()>))
         .route("/patient", routing::get(patient))
@@ -159,6 +175,10 @@ fn router() -> Router {
             "/upload",
             routing::post(|body: Bytes| async move { format!("got {}", body.len()) }),
         )
+}
+
+async fn pid() -> String {
+    std::process::id().to_string()
 }
 
 async fn echo(upgrade: WebSocketUpgrade) -> Response {

@@ -45,6 +45,8 @@ pub struct App {
     checks: Vec<Check>,
     admin: Option<Admin>,
     admin_settings: AdminSettings,
+    restart_signal: Option<i32>,
+    restart_within: Duration,
     stops: Vec<StopFuture>,
     link: Arc<Link>,
     inbox: mpsc::Receiver<Event>,
@@ -58,11 +60,15 @@ pub(crate) struct Parts {
     pub(crate) hooks: Vec<Hook>,
     pub(crate) checks: Vec<Check>,
     pub(crate) admin: Option<admin::Settled>,
+    pub(crate) restart_within: Duration,
     pub(crate) stops: Vec<StopFuture>,
 }
 
 /// Who may connect to a Unix socket, if nobody says otherwise.
 const MODE: u32 = 0o660;
+
+/// How long a successor may take, if nobody says otherwise.
+const RESTART_WITHIN: Duration = Duration::from_secs(60);
 
 type StopFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -242,6 +248,8 @@ impl App {
             checks: Vec::new(),
             admin: None,
             admin_settings: AdminSettings::default(),
+            restart_signal: Some(libc::SIGUSR2),
+            restart_within: RESTART_WITHIN,
             stops: Vec::new(),
             link,
             inbox,
@@ -373,6 +381,19 @@ impl App {
         self
     }
 
+    /// The signal that restarts the program in place, see [`Handle::restart`]; `None` for none. Default
+    /// SIGUSR2.
+    pub fn restart_signal(mut self, signal: Option<i32>) -> Self {
+        self.restart_signal = signal;
+        self
+    }
+
+    /// How long a successor may take from its start until it is ready. Default 60 s.
+    pub fn restart_within(mut self, limit: Duration) -> Self {
+        self.restart_within = limit;
+        self
+    }
+
     /// Stops the service when this future completes.
     pub fn stop_when(mut self, future: impl Future<Output = ()> + Send + 'static) -> Self {
         self.stops.push(Box::pin(future));
@@ -482,7 +503,13 @@ impl App {
         let core = Core::new(self.name.clone(), budget, self.link.clone());
         let (_, nobody) = mpsc::channel();
         let inbox = std::mem::replace(&mut self.inbox, nobody);
-        let told = control::start(core.clone(), inbox, owner, report.or(self.report.take()))?;
+        let told = control::start(
+            core.clone(),
+            inbox,
+            owner,
+            report.or(self.report.take()),
+            self.restart_signal,
+        )?;
         Ok((core, told))
     }
 
@@ -495,6 +522,7 @@ impl App {
             checks,
             admin,
             admin_settings,
+            restart_within,
             stops,
             ..
         } = self;
@@ -512,6 +540,7 @@ impl App {
             hooks,
             checks,
             admin,
+            restart_within,
             stops,
         })
     }
@@ -540,6 +569,17 @@ impl Handle {
     /// that is stopping already goes on as it does.
     pub fn shutdown(&self, reason: impl Into<String>) {
         self.link.send(Event::Stop(Reason::Handle(reason.into())));
+    }
+
+    /// Restarts the program in place, as SIGUSR2 does: starts it again from its file with the same arguments,
+    /// hands it the listening sockets, and drains this process once the successor is ready. No connection is
+    /// refused meanwhile, and idle plaintext connections of HTTP/1 go on in the successor. A successor that
+    /// fails, hangs or dies is told in the log, and this process serves on; so it does as PID 1, whose end
+    /// would be its container's.
+    ///
+    /// `pre_shutdown` hooks do not run, as the service does not go away; `post_cleanup` hooks do.
+    pub fn restart(&self) {
+        self.link.restarts.send_modify(|count| *count += 1);
     }
 
     /// The phase, and every change of it.

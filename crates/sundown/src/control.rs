@@ -45,9 +45,10 @@ pub(crate) fn start(
     inbox: mpsc::Receiver<Event>,
     owner: Owner,
     report_to: Option<PathBuf>,
+    restart: Option<i32>,
 ) -> Result<oneshot::Receiver<Report>, Error> {
     let setup = |what| move |source| Error::Setup { what, source };
-    let signals = Signals::install().map_err(setup("the signal handlers"))?;
+    let signals = Signals::install(restart).map_err(setup("the signal handlers"))?;
     core.link
         .set_waker(signals.waker().map_err(setup("the signal pipe"))?);
     let (tell, told) = oneshot::channel();
@@ -112,13 +113,27 @@ impl Control {
 
     /// For the signals that stop nothing.
     fn do_as_asked(&mut self, signal: i32) {
-        if signal == libc::SIGHUP {
-            self.core.link.hangups.send_modify(|count| *count += 1);
-            self.say("SIGHUP: files are read again; nothing stops");
-        } else {
-            self.end_live_line();
-            stderr::lines(&Status::of(&self.core, Instant::now()).to_string());
+        match signal {
+            libc::SIGHUP => {
+                self.core.manager.tell(Said::Reloading);
+                self.core.link.hangups.send_modify(|count| *count += 1);
+                self.say("SIGHUP: files are read again; nothing stops");
+                if self.core.phase() == Phase::Ready {
+                    self.tell_ready();
+                }
+            }
+            libc::SIGUSR1 => {
+                self.end_live_line();
+                stderr::lines(&Status::of(&self.core, Instant::now()).to_string());
+            }
+            _ => self.core.link.restarts.send_modify(|count| *count += 1),
         }
+    }
+
+    fn tell_ready(&self) {
+        self.core.manager.tell(Said::Ready {
+            status: "ready".to_owned(),
+        });
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -187,9 +202,7 @@ impl Control {
         }
         tracing::info!(target: "sundown", service = %self.core.name, %phase, "phase");
         match phase {
-            Phase::Ready => self.core.manager.tell(Said::Ready {
-                status: "ready".to_owned(),
-            }),
+            Phase::Ready => self.tell_ready(),
             Phase::LameDuck => self.say_stopping(),
             _ => {}
         }
@@ -282,6 +295,13 @@ impl Control {
         self.core.findings().notes.push(note.to_owned());
     }
 
+    /// To systemd a service that was restarted goes on.
+    fn tell_stopping(&self, status: String, within: Duration) {
+        if !matches!(self.lifecycle.reason(), Some(Reason::Restart(_))) {
+            self.core.manager.tell(Said::Stopping { status, within });
+        }
+    }
+
     fn say_stopping(&mut self) {
         let reason = self
             .lifecycle
@@ -289,10 +309,7 @@ impl Control {
             .map(Reason::to_string)
             .unwrap_or_default();
         let grace = humantime::format_duration(self.core.budget.grace);
-        self.core.manager.tell(Said::Stopping {
-            status: format!("stopping: {reason}"),
-            within: self.core.budget.grace,
-        });
+        self.tell_stopping(format!("stopping: {reason}"), self.core.budget.grace);
         self.say(&format!(
             "{reason}: stopping, within {grace}; again to hurry"
         ));
@@ -338,10 +355,8 @@ impl Control {
             &self.core.whats_open(now),
             left,
         );
-        self.core.manager.tell(Said::Stopping {
-            status: line.clone(),
-            within: until(schedule.map(|schedule| schedule.end)),
-        });
+        let within = until(schedule.map(|schedule| schedule.end));
+        self.tell_stopping(line.clone(), within);
         let line = format!("{}: {line}", self.core.name);
         if io::stderr().is_terminal() {
             stderr::renew_line(&line);

@@ -19,6 +19,7 @@ use crate::in_flight::InFlight;
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::open::Tasks;
 use crate::report::{CutOff, HookReport, ListenerReport};
+use crate::restart::Succession;
 use crate::serve::Connections;
 use crate::signals::Waker;
 use crate::sys;
@@ -31,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) phase: watch::Sender<Phase>,
     /// How often SIGHUP has come.
     pub(crate) hangups: watch::Sender<u64>,
+    /// How often a restart was asked for.
+    pub(crate) restarts: watch::Sender<u64>,
     pub(crate) addresses: Mutex<Vec<(String, SocketAddr)>>,
 }
 
@@ -47,6 +50,7 @@ impl Link {
             waker: OnceLock::new(),
             phase,
             hangups,
+            restarts: watch::Sender::new(0),
             addresses: Mutex::default(),
         };
         (Arc::new(link), inbox)
@@ -88,6 +92,7 @@ pub(crate) struct Core {
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
     pub(crate) checks: Checks,
+    pub(crate) succession: Arc<Succession>,
     pub(crate) manager: Manager,
     stop: Mutex<Option<StopTimes>>,
     pub(crate) findings: Mutex<Findings>,
@@ -160,7 +165,8 @@ pub(crate) struct RunningHook {
 
 impl Core {
     pub(crate) fn new(name: String, budget: Budget, link: Arc<Link>) -> Arc<Self> {
-        let core = Self::make(name, budget, link, Manager::from_environment());
+        let manager = Manager::from_environment();
+        let core = Self::make(name, budget, link, manager, Arc::default());
         let link = core.link.clone();
         core.in_flight.on_empty(move || link.send(Event::Drained));
         core
@@ -170,7 +176,9 @@ impl Core {
     /// has drained.
     pub(crate) fn beside(service: &Self, budget: Budget) -> Arc<Self> {
         let (link, _) = Link::hearing(service.link.hangups.clone());
-        let core = Self::make(service.name.clone(), budget, link, Manager::none());
+        let succession = service.succession.clone();
+        let name = service.name.clone();
+        let core = Self::make(name, budget, link, Manager::none(), succession);
         let link = core.link.clone();
         core.in_flight.on_empty(move || {
             link.phase.send_replace(Phase::Releasing);
@@ -178,7 +186,13 @@ impl Core {
         core
     }
 
-    fn make(name: String, budget: Budget, link: Arc<Link>, manager: Manager) -> Arc<Self> {
+    fn make(
+        name: String,
+        budget: Budget,
+        link: Arc<Link>,
+        manager: Manager,
+        succession: Arc<Succession>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name,
             budget,
@@ -192,6 +206,7 @@ impl Core {
             connections: Connections::default(),
             tasks: Tasks::default(),
             checks: Checks::default(),
+            succession,
             manager,
             stop: Mutex::new(None),
             findings: Mutex::default(),

@@ -94,6 +94,7 @@ mod traffic;
 
 mod control;
 mod core;
+mod restart;
 mod shell;
 mod signals;
 

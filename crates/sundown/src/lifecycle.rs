@@ -61,6 +61,8 @@ pub enum Reason {
     WorkerDied(String),
     /// A start hook or a listener failed; the text says which and why.
     StartFailed(String),
+    /// It was restarted in place: the process of this number serves on.
+    Restart(u32),
 }
 
 impl Reason {
@@ -76,6 +78,7 @@ impl fmt::Display for Reason {
             Self::Signal(signal) => f.write_str(crate::signals::name(*signal)),
             Self::Handle(reason) => f.write_str(reason),
             Self::Future => f.write_str("the stop future completed"),
+            Self::Restart(pid) => write!(f, "restarted as PID {pid}"),
             Self::WorkDone => f.write_str("every worker completed"),
             Self::WorkerDied(what) | Self::StartFailed(what) => f.write_str(what),
         }
@@ -253,7 +256,13 @@ impl Lifecycle {
         if self.stop.is_some() {
             return;
         }
-        self.stop = Some(Stop::new(reason, self.budget.schedule(now)));
+        let mut stop = Stop::new(reason, self.budget.schedule(now));
+        if let Reason::Restart(_) = stop.reason {
+            // To everybody else the service goes on: nothing is to be announced.
+            stop.prepared = true;
+            stop.schedule.lame_duck_over = now;
+        }
+        self.stop = Some(stop);
         match self.phase {
             Phase::Starting => steps.push(Step::AbandonStart),
             _ => self.enter(Phase::LameDuck, steps),

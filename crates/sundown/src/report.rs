@@ -103,6 +103,8 @@ pub struct ConnectionCounts {
     pub closed_idle: u64,
     /// Closed because a request head did not arrive in time.
     pub head_timeout: u64,
+    /// Gone on in a successor of this process.
+    pub handed_over: u64,
     /// Ended by an error of the protocol or the network.
     pub failed: u64,
     /// Cut off.
@@ -233,6 +235,8 @@ pub enum ListenerStop {
     Fence,
     /// Both were refused by the system: a connect in the last instant can be reset.
     Unguarded,
+    /// Nothing: a successor of this process has it.
+    HandedOver,
     /// The socket is shared with whoever passed it on: its queue stays with its owner.
     Shared,
 }

@@ -28,6 +28,7 @@ mod rest;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod travel;
 mod unix;
 mod websocket;
 
@@ -44,6 +45,7 @@ pub use raw::Connection;
 pub(crate) use accept::{Listening, Serve, start, start_raw};
 pub(crate) use bind::{Bound, Passed, bind};
 pub(crate) use exchange::current_context;
+pub(crate) use queue::Queue;
 pub(crate) use reaper::reap;
 pub(crate) use registry::Connections;
 

@@ -15,7 +15,8 @@ use crate::error::{BoxError, Error};
 use crate::hooks::{Hook, Hooks, run_all, run_start};
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::report::{HookOutcome, ListenerStop};
-use crate::serve::{self, Bound, Limits, Listening, LocalAddress, Serve};
+use crate::restart::{self, Predecessor};
+use crate::serve::{self, Bound, Limits, Listening, LocalAddress, Passed, Serve};
 use crate::stderr;
 use crate::systemd::Said;
 #[cfg(feature = "tls")]
@@ -110,6 +111,7 @@ async fn start(
         hooks,
         checks,
         admin,
+        restart_within,
         stops,
     } = prepare.await?;
     if listeners.is_empty() && workers.is_empty() {
@@ -120,20 +122,31 @@ async fn start(
         listeners.push(listener);
         beside
     });
-    let mut bound = bind(listeners)?;
+    let predecessor = Predecessor::from_environment();
+    let mut passed = match &predecessor {
+        Some(predecessor) => Passed::handed_over(predecessor.listeners().await.map_err(
+            |source| Error::Setup {
+                what: "the sockets of the process before this one",
+                source,
+            },
+        )?),
+        None => Passed::from_environment(),
+    };
+    let mut bound = bind(listeners, &mut passed)?;
     let Hooks {
         start,
         pre_shutdown,
         post_cleanup,
     } = Hooks::arrange(hooks)?;
+    let mut admin = None;
     if let Some(beside) = beside {
-        let admin = bound.pop().expect("it was bound last");
-        beside.check_reach(&admin.address()?)?;
-        let (listening, serve) = admin.listen()?;
-        stderr::lines(&format!("{}: admin on {}", core.name, listening.address));
-        publish(core, &listening);
-        beside.serve(listening, serve);
+        let waiting = bound.pop().expect("it was bound last");
+        beside.check_reach(&waiting.address()?)?;
+        admin = Some(waiting.listen()?);
         begun.beside = Some(beside);
+    }
+    if predecessor.is_none() {
+        open_admin(core, begun, admin.take());
     }
     let releases = &mut begun.releases;
     releases.not_started = start.iter().map(|hook| hook.name.clone()).collect();
@@ -141,8 +154,16 @@ async fn start(
     for hook in start {
         run_start_hook(core, hook, releases).await?;
     }
-    open(core, bound, workers)?;
+    let listening = listen(bound)?;
+    if let Some(predecessor) = predecessor {
+        // Until then its clients, and whoever asks how it is, are answered by it alone.
+        predecessor.ready(passed.into_taken()).await;
+        tokio::spawn(predecessor.welcome(core.clone()));
+    }
+    open_admin(core, begun, admin);
+    open(core, listening, workers);
     checks::watch(core, checks);
+    tokio::spawn(restart::watch(core.clone(), restart_within));
     for stop in stops {
         let link = core.link.clone();
         tokio::spawn(async move {
@@ -154,13 +175,12 @@ async fn start(
 }
 
 /// Binds every listener; nobody can connect yet.
-fn bind(listeners: Vec<Listener>) -> Result<Vec<Waiting>, Error> {
-    let mut passed = serve::Passed::from_environment();
+fn bind(listeners: Vec<Listener>, passed: &mut Passed) -> Result<Vec<Waiting>, Error> {
     let mut bound = Vec::new();
     #[cfg(feature = "tls")]
     let mut certificates = load_certificates(&listeners)?.into_iter();
     for listener in listeners {
-        let socket = serve::bind(&listener.name, listener.address, listener.mode, &mut passed)?;
+        let socket = serve::bind(&listener.name, listener.address, listener.mode, passed)?;
         #[cfg(feature = "tls")]
         if listener.tls.is_some() && matches!(socket.address(), Ok(LocalAddress::Unix(_))) {
             return Err(Error::Tls {
@@ -247,17 +267,27 @@ impl Waiting {
     }
 }
 
-/// Listens on everything, then serves everything: when one listener fails, nothing was accepted.
-fn open(core: &Arc<Core>, bound: Vec<Waiting>, workers: Vec<Worker>) -> Result<(), Error> {
-    let listen = bound.into_iter().map(Waiting::listen);
-    let ready = listen.collect::<Result<Vec<_>, _>>()?;
+/// Begins to serve those who run the service.
+fn open_admin(core: &Core, begun: &Begun, admin: Option<(Listening, Serve)>) {
+    if let (Some(beside), Some((listening, serve))) = (&begun.beside, admin) {
+        stderr::lines(&format!("{}: admin on {}", core.name, listening.address));
+        publish(core, &listening);
+        beside.serve(listening, serve);
+    }
+}
+
+/// Listens on everything before anything is served: when one listener fails, nothing was accepted.
+fn listen(bound: Vec<Waiting>) -> Result<Vec<(Listening, Serve)>, Error> {
+    bound.into_iter().map(Waiting::listen).collect()
+}
+
+fn open(core: &Arc<Core>, ready: Vec<(Listening, Serve)>, workers: Vec<Worker>) {
     announce(core, &ready);
     let nothing_else = ready.is_empty();
     for (listening, serve) in ready {
         tokio::spawn(serve(core.clone(), listening));
     }
     worker::start_all(core, workers, nothing_else);
-    Ok(())
 }
 
 fn announce(core: &Core, ready: &[(Listening, Serve)]) {
@@ -288,7 +318,8 @@ fn tell_not_started(core: &Core, failure: Option<Error>) {
 
 async fn drain(core: &Arc<Core>, pre_shutdown: Vec<Hook>) {
     core.reached(Phase::LameDuck).await;
-    if let Some(times) = core.stop_times() {
+    let restarts = matches!(core.findings().reason, Some(Reason::Restart(_)));
+    if let Some(times) = core.stop_times().filter(|_| !restarts) {
         let by = times.schedule.cancel;
         run_all(pre_shutdown, by, &core.hard, &core.findings).await;
     }

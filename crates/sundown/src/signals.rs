@@ -40,6 +40,7 @@ pub(crate) fn name(signal: i32) -> &'static str {
         libc::SIGQUIT => "SIGQUIT",
         libc::SIGHUP => "SIGHUP",
         libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGUSR2 => "SIGUSR2",
         _ => "a signal",
     }
 }
@@ -62,11 +63,12 @@ impl Waker {
 }
 
 impl Signals {
-    /// Installs the handlers and unblocks the signals on this thread.
+    /// Installs the handlers, also of the signal that asks for a restart, and unblocks the signals on this
+    /// thread.
     ///
     /// # Errors
     /// The system refused a pipe or a handler, or sixteen services already run here.
-    pub(crate) fn install() -> io::Result<Self> {
+    pub(crate) fn install(restart: Option<i32>) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         sys::set_nonblocking(reader.as_fd())?;
         sys::set_nonblocking(writer.as_fd())?;
@@ -79,15 +81,19 @@ impl Signals {
         let mut before = BEFORE
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if before.is_empty() {
-            for signal in TERMINATION.into_iter().chain(REQUESTS) {
-                before.push((signal, sys::handle_signal(signal, on_signal)?));
+        let heard: Vec<i32> = TERMINATION
+            .into_iter()
+            .chain(REQUESTS)
+            .chain(restart)
+            .collect();
+        for signal in &heard {
+            if before.iter().all(|(other, _)| other != signal) {
+                before.push((*signal, sys::handle_signal(*signal, on_signal)?));
             }
         }
         drop(before);
         // Last: a signal that the parent had blocked is delivered here, to our handler.
-        sys::unblock(&TERMINATION)?;
-        sys::unblock(&REQUESTS)?;
+        sys::unblock(&heard)?;
         Ok(signals)
     }
 

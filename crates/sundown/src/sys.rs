@@ -284,3 +284,19 @@ pub(crate) fn receive(socket: std::os::fd::RawFd, buffer: &mut [u8]) -> io::Resu
     let received = unsafe { libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
+
+/// Starts a program that inherits this descriptor, under its number.
+pub(crate) fn spawn_with(
+    command: &mut std::process::Command,
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<std::process::Child> {
+    use std::os::unix::process::CommandExt as _;
+    let descriptor = descriptor.as_raw_fd();
+    let keep = move || {
+        // SAFETY: the flags of a descriptor that is open in the child; the call is safe behind fork.
+        check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) }).map(drop)
+    };
+    // SAFETY: `keep` makes one system call, and neither locks nor allocates.
+    unsafe { command.pre_exec(keep) };
+    command.spawn()
+}

@@ -25,6 +25,10 @@ pub(crate) enum Said {
     Ready { status: String },
     /// The stop has begun, or goes on, and ends within this time.
     Stopping { status: String, within: Duration },
+    /// Something begins that leads to `Ready` or `Successor`.
+    Reloading,
+    /// Another process is the service from now on, and is ready.
+    Successor { pid: u32 },
     /// The runtime still runs.
     Alive,
 }
@@ -87,6 +91,12 @@ impl Said {
                     NotifyState::Status(status),
                     NotifyState::ExtendTimeoutUsec(within),
                 ])
+            }
+            Self::Reloading => {
+                sd_notify::notify(&[NotifyState::Reloading, NotifyState::monotonic_usec_now()?])
+            }
+            Self::Successor { pid } => {
+                sd_notify::notify(&[NotifyState::MainPid(*pid), NotifyState::Ready])
             }
             Self::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
         }

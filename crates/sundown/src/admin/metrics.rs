@@ -113,6 +113,7 @@ fn register_traffic(registry: &mut Registry, status: &Status) {
         ("fate", "ended", connections.ended),
         ("fate", "closed_idle", connections.closed_idle),
         ("fate", "head_timeout", connections.head_timeout),
+        ("fate", "handed_over", connections.handed_over),
         ("fate", "failed", connections.failed),
         ("fate", "cut_off", connections.cut_off),
     ]);

@@ -5,11 +5,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 #[cfg(feature = "tls")]
 use tokio_util::task::AbortOnDropHandle;
 
@@ -25,11 +26,13 @@ use super::rest::Door;
 use super::socket::Socket;
 #[cfg(feature = "tls")]
 use super::tls::Tls;
+use super::travel;
 use crate::context::Context;
 use crate::core::Core;
 use crate::error::BoxError;
 use crate::lifecycle::Phase;
 use crate::report::{ListenerReport, ListenerStop};
+use crate::restart::{Arrival, Passage};
 #[cfg(feature = "tls")]
 use crate::tls::Certificates;
 
@@ -65,6 +68,9 @@ pub(crate) type Serve =
 
 /// What becomes of each connection of a listener.
 pub(super) trait Take: Send + Sync + 'static {
+    /// Whether an idle one can go on in another process.
+    const TRAVELS: bool;
+
     /// Ends what still waits when it is dropped.
     type End: Send;
 
@@ -98,7 +104,9 @@ where
 fn serve<T: Take>(make: impl FnOnce(&str) -> T + Send + 'static) -> Serve {
     Box::new(move |core, listening| {
         let take = make(&listening.name);
-        Box::pin(run(core, listening, take))
+        // Here and not in the task: before the first of them can come.
+        let arrivals = core.succession.awaits(&listening.name);
+        Box::pin(run(core, listening, take, arrivals))
     })
 }
 
@@ -109,6 +117,8 @@ struct Http<S: HttpService> {
 }
 
 impl<S: HttpService + Sync> Take for Http<S> {
+    const TRAVELS: bool = true;
+
     type End = CloseAtEnd<S>;
 
     fn take(&self, io: Io) {
@@ -139,7 +149,12 @@ fn settle_routes(service: &mut dyn std::any::Any) {
     }
 }
 
-async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
+async fn run<T: Take>(
+    core: Arc<Core>,
+    listening: Listening,
+    take: T,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+) {
     // Holds the drain open until the queue is swept.
     let Some(guard) = core.in_flight.enter() else {
         return;
@@ -154,7 +169,7 @@ async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
         tls,
     } = listening;
     let queue = match Queue::of(listener) {
-        Ok(queue) => queue,
+        Ok(queue) => Arc::new(queue),
         Err(error) => {
             let failure = format!("listener {name}: {error}");
             return core.findings().failures.push(failure);
@@ -170,17 +185,19 @@ async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
     let places = Arc::new(Semaphore::new(
         limits.connections.min(Semaphore::MAX_PERMITS),
     ));
+    let passage = core.succession.add(&name, &queue, shared);
     let released = core.clone();
     let accepting = Accepting {
         core,
         take,
+        passage,
         limits,
         places,
         #[cfg(feature = "tls")]
         tls,
     };
     let _end = accepting.take.end();
-    accepting.until_draining(&queue).await;
+    accepting.until_draining(&queue, arrivals).await;
     accepting.stop(name, address, queue, shared).await;
     // What the service holds may be what a worker waits for the end of.
     drop(accepting);
@@ -191,6 +208,7 @@ async fn run<T: Take>(core: Arc<Core>, listening: Listening, take: T) {
 struct Accepting<T: Take> {
     core: Arc<Core>,
     take: T,
+    passage: Arc<Passage>,
     limits: Limits,
     places: Arc<Semaphore>,
     #[cfg(feature = "tls")]
@@ -198,7 +216,7 @@ struct Accepting<T: Take> {
 }
 
 impl<T: Take> Accepting<T> {
-    async fn until_draining(&self, queue: &Queue) {
+    async fn until_draining(&self, queue: &Queue, mut arrivals: mpsc::UnboundedReceiver<Arrival>) {
         let mut draining = pin!(self.core.reached(Phase::Draining));
         let mut pause = FIRST_PAUSE;
         loop {
@@ -209,6 +227,10 @@ impl<T: Take> Accepting<T> {
             let (accepted, place) = tokio::select! {
                 biased;
                 () = &mut draining => return,
+                Some(arrival) = arrivals.recv() => {
+                    self.welcome(arrival);
+                    continue;
+                }
                 accepted = next => accepted,
             };
             match accepted {
@@ -229,16 +251,60 @@ impl<T: Take> Accepting<T> {
     }
 
     fn admit(&self, (socket, peer): Taken, place: Option<OwnedSemaphorePermit>) {
-        // The listener's own guard is alive, so the drain is not over and this never refuses.
-        let Some(guard) = self.core.in_flight.enter() else {
+        let Some(connection) = self.register(&socket, peer, place) else {
             return;
         };
+        let socket = self.under(socket, &connection);
+        self.take.take(Io::new(socket, connection));
+    }
+
+    /// Takes over a connection of the process before this one, if it is of a kind that is spoken here.
+    fn welcome(&self, arrival: Arrival) {
+        if !T::TRAVELS || self.speaks_tls() {
+            return;
+        }
+        let (socket, bytes, announced, answer) = arrival.take();
+        let Ok(socket) = Socket::of(socket) else {
+            return;
+        };
+        let place = self.places.clone().try_acquire_owned().ok();
+        let Some(connection) = self.register(&socket, socket.peer(), place) else {
+            return;
+        };
+        if let Some(peer) = announced {
+            connection.is_announced(peer);
+        }
+        self.take
+            .take(travel::arrived(socket, &connection, bytes.into()));
+        answer.taken();
+    }
+
+    fn register(
+        &self,
+        socket: &Socket,
+        peer: Option<SocketAddr>,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Option<Arc<Registered>> {
+        // The listener's own guard is alive, so the drain is not over and this never refuses.
+        let guard = self.core.in_flight.enter()?;
         let connection = Registered::new(&self.core, peer, self.limits, guard, place);
         if !socket.can_rest() {
             connection.never_rests();
         }
-        let socket = self.under(socket, &connection);
-        self.take.take(Io::new(socket, connection));
+        if T::TRAVELS && socket.is_plain() && !self.speaks_tls() {
+            connection.may_travel(self.passage.clone());
+        }
+        Some(connection)
+    }
+
+    #[cfg(feature = "tls")]
+    fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    fn speaks_tls(&self) -> bool {
+        false
     }
 
     /// Lets TLS be spoken on it, where it is to be.
@@ -259,9 +325,11 @@ impl<T: Take> Accepting<T> {
         socket
     }
 
-    async fn stop(&self, name: String, address: LocalAddress, queue: Queue, shared: bool) {
+    async fn stop(&self, name: String, address: LocalAddress, queue: Arc<Queue>, shared: bool) {
         let mut swept = 0;
-        let closed_by = if shared {
+        let closed_by = if self.passage.is_handed_over() {
+            ListenerStop::HandedOver
+        } else if shared {
             ListenerStop::Shared
         } else {
             let shut = queue.shut();

@@ -203,13 +203,8 @@ pub(crate) fn bind(
         address: text.clone(),
         source,
     };
-    if let Some(fd) = passed.take(name) {
-        return Ok(Bound {
-            socket: Socket::from(fd),
-            shared: true,
-            listening: true,
-            file: None,
-        });
+    if let Some(given) = passed.take(name) {
+        return given.bound().map_err(refused);
     }
     let address = match address.0 {
         Kind::Bound(listener) => {
@@ -268,9 +263,39 @@ fn resolve(listener: &str, given: &str, host: &str) -> Result<SocketAddr, Error>
         .ok_or_else(unusable)
 }
 
-/// Sockets passed by LISTEN_FDS (sd_listen_fds(3)).
+/// Sockets passed by LISTEN_FDS (sd_listen_fds(3)), or by the process that this one follows.
 #[derive(Debug, Default)]
-pub(crate) struct Passed(Vec<(Option<String>, OwnedFd)>);
+pub(crate) struct Passed {
+    given: Vec<Given>,
+    taken: Vec<String>,
+}
+
+/// A socket that somebody else has bound.
+#[derive(Debug)]
+struct Given {
+    name: Option<String>,
+    socket: OwnedFd,
+    /// Whether its queue belongs to somebody else, too.
+    shared: bool,
+    /// Whether the file of a Unix socket is ours from now on.
+    file: bool,
+}
+
+impl Given {
+    fn bound(self) -> io::Result<Bound> {
+        let socket = Socket::from(self.socket);
+        let file = match LocalAddress::of(&socket)? {
+            LocalAddress::Unix(path) if self.file => Some(UnixFile::adopt(&path)?),
+            _ => None,
+        };
+        Ok(Bound {
+            socket,
+            shared: self.shared,
+            listening: true,
+            file,
+        })
+    }
+}
 
 impl Passed {
     /// Takes what the environment passes to this process.
@@ -282,27 +307,54 @@ impl Passed {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let fds = sd_notify::listen_fds().ok()?;
         let mut names = names.split(':').map(str::to_owned);
-        let taken = fds.map(|fd| {
-            let name = names.next().filter(|name| !name.is_empty());
-            (name, crate::sys::own_passed_fd(fd))
+        let given = fds.map(|fd| Given {
+            name: names.next().filter(|name| !name.is_empty()),
+            socket: crate::sys::own_passed_fd(fd),
+            shared: true,
+            file: false,
         });
-        Some(Self(taken.collect()))
+        Some(Self {
+            given: given.collect(),
+            taken: Vec::new(),
+        })
+    }
+
+    /// What the process before this one hands over: name, socket, whether it is shared, and whether the file
+    /// of a Unix socket goes with it.
+    pub(crate) fn handed_over(given: Vec<(String, OwnedFd, bool, bool)>) -> Self {
+        let given = given.into_iter().map(|(name, socket, shared, file)| Given {
+            name: Some(name),
+            socket,
+            shared,
+            file,
+        });
+        Self {
+            given: given.collect(),
+            taken: Vec::new(),
+        }
+    }
+
+    /// The names of the listeners that have got theirs.
+    pub(crate) fn into_taken(self) -> Vec<String> {
+        self.taken
     }
 
     /// The socket of that name; where no name matches any listener, the next in order that has
     /// no name of its own choosing (systemd calls those after the unit, or `unknown`).
-    fn take(&mut self, name: &str) -> Option<OwnedFd> {
+    fn take(&mut self, name: &str) -> Option<Given> {
         let is_generic = |given: &Option<String>| {
             given
                 .as_ref()
                 .is_none_or(|given| given == "unknown" || given.ends_with(".socket"))
         };
         let by_name = self
-            .0
+            .given
             .iter()
-            .position(|(given, _)| given.as_deref() == Some(name));
-        let index = by_name.or_else(|| self.0.iter().position(|(given, _)| is_generic(given)))?;
-        Some(self.0.remove(index).1)
+            .position(|given| given.name.as_deref() == Some(name));
+        let generic = || self.given.iter().position(|given| is_generic(&given.name));
+        let index = by_name.or_else(generic)?;
+        self.taken.push(name.to_owned());
+        Some(self.given.remove(index))
     }
 }
 
@@ -353,13 +405,25 @@ mod tests {
     #[test]
     fn passed_sockets_go_by_name_and_then_in_order() {
         let fd = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let named = |name: &str| (Some(name.to_owned()), fd());
-        let mut passed = Passed(vec![named("shop.socket"), named("admin"), (None, fd())]);
+        let passed = |names: &[Option<&str>]| {
+            let given = names.iter().map(|name| Given {
+                name: name.map(str::to_owned),
+                socket: fd(),
+                shared: true,
+                file: false,
+            });
+            Passed {
+                given: given.collect(),
+                taken: Vec::new(),
+            }
+        };
+        let mut others = passed(&[Some("metrics")]);
+        assert!(others.take("public").is_none());
+        let mut passed = passed(&[Some("shop.socket"), Some("admin"), None]);
         assert!(passed.take("admin").is_some());
         assert!(passed.take("public").is_some());
         assert!(passed.take("other").is_some());
         assert!(passed.take("none-left").is_none());
-        let mut others = Passed(vec![named("metrics")]);
-        assert!(others.take("public").is_none());
+        assert_eq!(passed.into_taken(), ["admin", "public", "other"]);
     }
 }

@@ -10,6 +10,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
@@ -18,6 +19,7 @@ use super::io::Io;
 use super::judge::{Order, Protocol};
 use super::registry::{Connection, Fate, Registered};
 use super::rest::Door;
+use super::travel;
 
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -188,23 +190,56 @@ impl<S: HttpService> Stage<S> {
                 connection.set_fate(Fate::ClosedIdle);
                 Self::Closing(io)
             }
+            (Self::Opening(io, exchanges), Order::Travel) => {
+                Self::travel(io, Bytes::new(), exchanges, connection, door)
+            }
             (Self::Opening(io, _), Order::HeadTimeout) => {
                 connection.set_fate(Fate::HeadTimeout);
                 Self::Closing(io)
             }
             // hyper has yet to read to the end of a body, or to find that it need not.
-            (hyper @ Self::Http1(_), Order::Rest) if connection.has_unread_body() => hyper,
-            (Self::Http1(hyper), Order::Rest | Order::Close | Order::HeadTimeout) => {
-                match hyper.into_parts() {
-                    Some(parts) => Self::end_http1(parts, order, connection, door),
-                    None => Self::Over,
-                }
+            (hyper @ Self::Http1(_), Order::Rest | Order::Travel)
+                if connection.has_unread_body() =>
+            {
+                hyper
             }
+            (
+                Self::Http1(hyper),
+                Order::Rest | Order::Travel | Order::Close | Order::HeadTimeout,
+            ) => match hyper.into_parts() {
+                Some(parts) => Self::end_http1(parts, order, connection, door),
+                None => Self::Over,
+            },
             (other, _) => other,
         }
     }
 
-    /// Ends an HTTP/1 connection or lets it rest, or puts it together again because something of a
+    /// Goes on with what hyper had read.
+    fn stays(mut io: Io, unparsed: Bytes, exchanges: Exchanges<S>) -> Self {
+        if unparsed.is_empty() {
+            return Self::Opening(io, exchanges);
+        }
+        io.rewind(unparsed);
+        Self::http1(io, exchanges)
+    }
+
+    /// Lets a connection go to the successor, if the way is still open.
+    fn travel(
+        io: Io,
+        unparsed: Bytes,
+        exchanges: Exchanges<S>,
+        connection: &Connection,
+        door: &Door<S>,
+    ) -> Self {
+        let Some(passage) = connection.passage() else {
+            return Self::stays(io, unparsed, exchanges);
+        };
+        connection.set_protocol(Protocol::Unknown);
+        travel::send(passage, io, unparsed, exchanges, door);
+        Self::Over
+    }
+
+    /// Ends an HTTP/1 connection or lets it rest or travel, or puts it together again because something of a
     /// request is there.
     fn end_http1(
         parts: http1::Parts<Io, Exchanges<S>>,
@@ -214,6 +249,9 @@ impl<S: HttpService> Stage<S> {
     ) -> Self {
         let (mut io, unparsed) = (parts.io, parts.read_buf);
         match order {
+            Order::Travel => {
+                return Self::travel(io, unparsed, parts.service, connection, door);
+            }
             Order::HeadTimeout => {
                 connection.set_fate(Fate::HeadTimeout);
                 io.say(HEAD_TIMEOUT);

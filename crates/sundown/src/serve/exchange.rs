@@ -298,7 +298,8 @@ impl<S: HttpService> Future for Responding<S> {
         let Some(answer) = answer else {
             return Poll::Ready(Ok(without_answer(exchange)));
         };
-        let closing = exchange.connection.core.is_closing();
+        let connection = &exchange.connection;
+        let closing = connection.core.is_closing() && !connection.travels();
         let mut response = match answer {
             Ok(response) => response.map(|body| Tracked::new(Some(body), exchange)),
             Err(status) => {

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream as StdTcpStream;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -89,6 +90,15 @@ impl Io {
         debug_assert!(self.can_rest(), "bytes would be lost");
         let socket = self.socket.take();
         socket.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), Socket::into_std)
+    }
+
+    /// The socket, out of the runtime's driver, and what was put back of its bytes.
+    pub(super) fn into_parts(mut self) -> io::Result<(OwnedFd, Bytes)> {
+        let rewound = std::mem::take(&mut self.rewound);
+        let socket = self.socket.take();
+        let socket =
+            socket.map_or_else(|| Err(io::ErrorKind::NotConnected.into()), Socket::into_fd);
+        socket.map(|socket| (socket, rewound))
     }
 
     /// Puts bytes back, to be read again.

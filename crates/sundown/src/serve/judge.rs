@@ -49,6 +49,8 @@ pub(super) struct View {
     pub(super) activity: Activity,
     /// Whether hyper has let go of it, or is never to.
     pub(super) rests: bool,
+    /// Whether it can go on in a successor.
+    pub(super) travels: bool,
     /// Whether it speaks WebSocket since an upgrade.
     pub(super) websocket: bool,
     /// Whether it ever carried a request.
@@ -125,6 +127,8 @@ pub(super) enum Order {
     /// Let go of hyper and its buffers, if nothing has arrived meanwhile: what is left is a silent
     /// connection. Most never get another request; so the end of the linger has less to do.
     Rest,
+    /// Go on in the successor of this process.
+    Travel,
     /// Close, if nothing has arrived meanwhile.
     Close,
     /// Answer 408 and close.
@@ -158,6 +162,9 @@ pub(super) fn judge(now: Instant, view: View, stage: Stage, limits: &Limits) -> 
         (_, Activity::Busy) => return Judgement::Never,
         (_, Activity::Head(since)) => (since + limits.head_timeout, Order::HeadTimeout),
         (protocol, Activity::Idle(since)) => {
+            if stage.is_draining() && view.travels {
+                return Judgement::Now(Order::Travel);
+            }
             let until = idle_until(since, view.number, stage, limits);
             let awake = protocol == Protocol::Http1 && !view.rests;
             if stage.is_draining() && awake && now < until {
@@ -258,6 +265,7 @@ mod tests {
             protocol,
             activity,
             rests: false,
+            travels: false,
             websocket: false,
             served: true,
             told: None,
@@ -314,6 +322,26 @@ mod tests {
                 },
                 draining,
                 Never,
+            ),
+            (
+                "an idle one goes to the successor",
+                100,
+                View {
+                    travels: true,
+                    ..view(Http1, Idle(at(50)))
+                },
+                draining,
+                Now(Order::Travel),
+            ),
+            (
+                "but not before this process drains",
+                100,
+                View {
+                    travels: true,
+                    ..view(Http1, Idle(at(50)))
+                },
+                serving,
+                At(at(125)),
             ),
             (
                 "half a head has its own time",

@@ -18,12 +18,12 @@ use crate::report::ListenerStop;
 use crate::sys;
 
 /// What a service accepts from.
-pub(super) enum Queue {
+pub(crate) enum Queue {
     Tcp(TcpListener),
     Unix {
         listener: UnixListener,
         /// What it has made, if that is ours.
-        _file: Option<UnixFile>,
+        file: Option<UnixFile>,
     },
 }
 
@@ -36,7 +36,7 @@ impl Queue {
             Open::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
             Open::Unix(listener, file) => Self::Unix {
                 listener: UnixListener::from_std(listener)?,
-                _file: file,
+                file,
             },
         })
     }
@@ -81,6 +81,21 @@ impl Queue {
             ListenerStop::Fence
         } else {
             ListenerStop::Unguarded
+        }
+    }
+
+    /// Whether the file of a Unix socket is ours.
+    pub(crate) fn has_file(&self) -> bool {
+        matches!(self, Self::Unix { file: Some(_), .. })
+    }
+
+    /// Leaves that file to a successor.
+    pub(crate) fn leave_file(&self) {
+        if let Self::Unix {
+            file: Some(file), ..
+        } = self
+        {
+            file.leave();
         }
     }
 

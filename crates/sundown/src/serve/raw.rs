@@ -99,6 +99,9 @@ where
     H: Fn(Connection, Context) -> F + Send + Sync + 'static,
     F: Future<Output = Result<(), BoxError>> + Send + 'static,
 {
+    /// Its bytes mean something to its handler alone.
+    const TRAVELS: bool = false;
+
     /// Nothing waits.
     type End = ();
 

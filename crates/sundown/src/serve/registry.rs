@@ -19,6 +19,7 @@ use super::requests::{Ending, Named, Requests, Ticket};
 use crate::core::{Core, lock};
 use crate::in_flight::Guard;
 use crate::report::{ConnectionCounts, CutOff, RequestCounts, Work};
+use crate::restart::Passage;
 #[cfg(feature = "tls")]
 use crate::tls::ClientCertificates;
 use crate::traffic::Traffic;
@@ -47,6 +48,7 @@ pub(super) enum Fate {
     Ended,
     ClosedIdle,
     HeadTimeout,
+    HandedOver,
     Failed,
     CutOff,
 }
@@ -79,6 +81,10 @@ pub(crate) struct Connection {
     /// Microseconds of `clock`.
     since: AtomicU64,
     rests: AtomicBool,
+    /// Its way to a successor, where it could go on.
+    passage: OnceLock<Arc<Passage>>,
+    /// It is on that way.
+    away: AtomicBool,
     websocket: AtomicBool,
     served: AtomicBool,
     /// Microseconds of `clock` plus one; zero is "not told".
@@ -121,12 +127,13 @@ mod order {
     pub(super) const NONE: u8 = 0;
     pub(super) const LOOK: u8 = 1;
     pub(super) const REST: u8 = 2;
-    pub(super) const CLOSE: u8 = 3;
-    pub(super) const HEAD_TIMEOUT: u8 = 4;
-    pub(super) const GO_AWAY: u8 = 5;
-    pub(super) const PART: u8 = 6;
+    pub(super) const TRAVEL: u8 = 3;
+    pub(super) const CLOSE: u8 = 4;
+    pub(super) const HEAD_TIMEOUT: u8 = 5;
+    pub(super) const GO_AWAY: u8 = 6;
+    pub(super) const PART: u8 = 7;
     /// The highest: no other order replaces it.
-    pub(super) const CUT: u8 = 7;
+    pub(super) const CUT: u8 = 8;
 }
 
 /// A connection's entry, which ends with the last that belongs to the connection: its socket, its
@@ -157,6 +164,8 @@ impl Registered {
             body: AtomicU8::new(body::NONE),
             since: AtomicU64::new(core.clock.micros()),
             rests: AtomicBool::new(false),
+            passage: OnceLock::new(),
+            away: AtomicBool::new(false),
             websocket: AtomicBool::new(false),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
@@ -198,6 +207,7 @@ impl Drop for Registered {
             Fate::Ended => &mut ended.ended,
             Fate::ClosedIdle => &mut ended.closed_idle,
             Fate::HeadTimeout => &mut ended.head_timeout,
+            Fate::HandedOver => &mut ended.handed_over,
             Fate::Failed => &mut ended.failed,
             Fate::CutOff => &mut ended.cut_off,
         };
@@ -402,6 +412,11 @@ impl Connection {
         self.handshake_ends();
     }
 
+    /// Whom a proxy has announced, if one has spoken.
+    pub(super) fn announced(&self) -> Option<Option<SocketAddr>> {
+        self.announced.get().copied()
+    }
+
     /// The client's address, where it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.announced.get().copied().flatten().or(self.neighbour)
@@ -428,6 +443,7 @@ impl Connection {
             Fate::Ended,
             Fate::ClosedIdle,
             Fate::HeadTimeout,
+            Fate::HandedOver,
             Fate::Failed,
             Fate::CutOff,
         ]
@@ -447,6 +463,26 @@ impl Connection {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
+    /// It can go on in a successor of this process: there is nothing to it but a socket.
+    pub(super) fn may_travel(&self, passage: Arc<Passage>) {
+        let _ = self.passage.set(passage);
+    }
+
+    /// Its way to the successor, if that is open.
+    pub(super) fn passage(&self) -> Option<&Arc<Passage>> {
+        self.passage.get().filter(|passage| passage.is_open())
+    }
+
+    /// Whether it will go on in a successor, so that its client need not be told anything.
+    pub(super) fn travels(&self) -> bool {
+        self.passage().is_some() && self.protocol() != Protocol::Http2
+    }
+
+    /// It is on its way, or has come back.
+    pub(super) fn is_away(&self, away: bool) {
+        self.away.store(away, Ordering::Relaxed);
+    }
+
     /// There is more to it than a socket: hyper keeps it to its end.
     pub(super) fn never_rests(&self) {
         self.rests(true);
@@ -460,6 +496,7 @@ impl Connection {
             // These are for whoever has the socket.
             order::NONE | order::LOOK | order::PART => return None,
             order::REST => Order::Rest,
+            order::TRAVEL => Order::Travel,
             order::CLOSE => Order::Close,
             order::HEAD_TIMEOUT => Order::HeadTimeout,
             order::GO_AWAY => Order::GoAway,
@@ -506,6 +543,7 @@ impl Connection {
         let number = match wanted {
             Order::Look => order::LOOK,
             Order::Rest => order::REST,
+            Order::Travel => order::TRAVEL,
             Order::Close => order::CLOSE,
             Order::HeadTimeout => order::HEAD_TIMEOUT,
             Order::GoAway => order::GO_AWAY,
@@ -528,7 +566,8 @@ impl Connection {
             Judgement::Now(order) => {
                 self.give_order(order);
                 // One that rests is to be closed later.
-                (order == Order::Rest).then(|| now + DRAINING)
+                // And one that cannot travel yet looked at again.
+                matches!(order, Order::Rest | Order::Travel).then(|| now + DRAINING)
             }
             Judgement::At(at) => Some(at),
             Judgement::Never => None,
@@ -575,6 +614,7 @@ impl Connection {
             protocol: self.protocol(),
             activity,
             rests: self.rests.load(Ordering::Relaxed),
+            travels: self.travels() && body != body::UNREAD && !self.away.load(Ordering::Relaxed),
             websocket: self.is_websocket(),
             served: self.served.load(Ordering::Relaxed),
             told: told.map(|micros| self.core.clock.instant(micros)),

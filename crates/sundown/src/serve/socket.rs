@@ -4,13 +4,13 @@
 //! record that has arrived in part, or decrypted and unread.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream as StdTcpStream;
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -139,6 +139,42 @@ impl Socket {
             Self::Plain(stream) => stream.into_std(),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+
+    /// The socket alone, as `into_std` gives it, also of Unix.
+    ///
+    /// # Errors
+    /// What the system says; under TLS there is more to a connection.
+    pub(super) fn into_fd(self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Plain(stream) => stream.into_std().map(Into::into),
+            Self::Unix(stream) => stream.into_std().map(Into::into),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// A socket of TCP or Unix that another process, or nobody, had.
+    pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
+        let any = SockRef::from(&socket);
+        any.set_nonblocking(true)?;
+        Ok(match any.domain()? {
+            Domain::UNIX => Self::Unix(UnixStream::from_std(socket.into())?),
+            _ => Self::Plain(TcpStream::from_std(socket.into())?),
+        })
+    }
+
+    /// The other end's address, where it has one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Plain(stream) => stream.peer_addr().ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether nothing belongs to it but what the kernel has.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self, Self::Plain(_) | Self::Unix(_))
     }
 
     /// Whether it can wait out of the runtime: there is nothing to it but a socket of TCP.

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -17,6 +18,23 @@ use socket2::{Domain, SockAddr, Socket, Type};
 pub(crate) struct UnixFile {
     path: PathBuf,
     identity: Identity,
+    /// It is another process's from now on.
+    left: AtomicBool,
+}
+
+impl UnixFile {
+    /// Takes over the file of a socket that another process has bound.
+    pub(super) fn adopt(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            identity: identity(path)?,
+            left: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What a path leads to: device, inode, and when that was made. A socket's file is never written to, and an
@@ -30,7 +48,9 @@ fn identity(path: &Path) -> io::Result<Identity> {
 
 impl Drop for UnixFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+        let is_ours =
+            !*self.left.get_mut() && identity(&self.path).is_ok_and(|now| now == self.identity);
+        if is_ours {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -47,10 +67,7 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Socket, UnixFile)> {
         }
         bound => bound?,
     }
-    let file = UnixFile {
-        path: path.to_owned(),
-        identity: identity(path)?,
-    };
+    let file = UnixFile::adopt(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok((socket, file))
 }
