@@ -179,15 +179,14 @@ async fn a_stop_meanwhile_ends_the_successor_too() {
     let mut trial = start("follows", folder.path()).await;
     fs::write(folder.path().join("start"), "hang").unwrap();
     trial.signal(libc::SIGUSR2);
-    trial.says("a successor is started").await;
+    let started = trial.process.wait_line("restart: PID ", LIMIT).await;
+    let started = started.unwrap();
+    let successor = started.split(' ').next().unwrap();
     trial.signal(libc::SIGTERM);
     let (code, told) = trial.exit().await;
     assert_eq!(code, 0, "{told}");
     assert!(told.contains("deregistered"), "{told}");
-    // It would be an orphan of ours by now.
-    // SAFETY: it asks for any child, and waits for none.
-    let left = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
-    assert!(left <= 0, "{left} is left");
+    assert!(!Path::new("/proc").join(successor).exists());
 }
 
 #[tokio::test]

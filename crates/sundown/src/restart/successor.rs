@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::process::{Child, Command};
+use std::panic::Location;
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -14,11 +15,20 @@ use super::passage::{Passage, Traveller};
 use super::{GivenListener, Letter, VARIABLE};
 use crate::core::Core;
 use crate::lifecycle::{Event, Phase, Reason};
+use crate::open::Tracked;
+use crate::report::Work;
 use crate::systemd::Said;
 use crate::{stderr, sys};
 
 /// How many connections may be on their way at a time: each holds a descriptor in the kernel.
 const ON_THE_WAY: usize = 64;
+
+/// How long a successor that has closed its end may take to end, and one that is told to.
+const OF_ITSELF: Duration = Duration::from_millis(100);
+const BY_SIGTERM: Duration = Duration::from_secs(1);
+
+/// How often it is looked at meanwhile.
+const STEP: Duration = Duration::from_millis(5);
 
 /// Restarts the service whenever that is asked for, until a successor has taken over.
 pub(crate) async fn watch(core: Arc<Core>, within: Duration) {
@@ -39,13 +49,20 @@ pub(crate) async fn watch(core: Arc<Core>, within: Duration) {
             );
             continue;
         }
-        say(
-            &core,
-            "restart: a successor is started; this process serves on until it is ready",
-        );
+        // A stop waits until a successor that is of no use is gone.
+        let place = Location::caller();
+        let Some(tracked) = Tracked::begin(&core, Work::Task, "restart", place) else {
+            return;
+        };
         core.manager.tell(Said::Reloading);
         match succeed(&core, within).await {
-            Ok(successor) => return successor.take_over(&core).await,
+            Ok(successor) => {
+                drop(tracked);
+                return successor.take_over(&core).await;
+            }
+            Err(_) if core.phase() != Phase::Ready => {
+                return say(&core, "the restart is given up: the service stops");
+            }
             Err(problem) => {
                 say(
                     &core,
@@ -77,6 +94,11 @@ struct Successor {
 async fn succeed(core: &Arc<Core>, within: Duration) -> Result<Successor, String> {
     let (letters, others) = Letters::pair().map_err(|error| error.to_string())?;
     let mut process = Process::start(others).await?;
+    let pid = process.child.id();
+    say(
+        core,
+        &format!("restart: PID {pid} is started; this process serves on until it is ready"),
+    );
     let ready = tokio::select! {
         ready = agree(core, &letters) => ready,
         () = tokio::time::sleep(within) => {
@@ -254,16 +276,28 @@ impl Process {
     /// Ends what is of no use; says what was wrong.
     async fn end(&mut self, problem: String) -> String {
         // It may be ending by itself just now, and has something to say by its status.
-        for _ in 0..20 {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return format!("{problem} ({status})");
+        if let Some(status) = self.wait(OF_ITSELF).await {
+            return format!("{problem} ({status})");
+        }
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        if self.wait(BY_SIGTERM).await.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        problem
+    }
+
+    async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + limit;
+        loop {
+            let ended = self.child.try_wait().ok().flatten();
+            if ended.is_some() || Instant::now() >= until {
+                return ended;
             }
             // tidy: a process that ends tells nobody else of it
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(STEP).await;
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        problem
     }
 }
 
