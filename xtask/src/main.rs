@@ -14,6 +14,7 @@ mod peers;
 mod planted;
 mod postgres;
 mod progress;
+mod restarts;
 mod stops;
 mod streams;
 mod tidy;
@@ -45,6 +46,7 @@ enum Chore {
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
+    Restarts(restarts::Arguments),
     Stops(stops::Arguments),
     Streams(streams::Arguments),
     Tidy(tidy::Arguments),
@@ -81,6 +83,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
+        Chore::Restarts(arguments) => restarts::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Streams(arguments) => streams::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),

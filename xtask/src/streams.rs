@@ -155,7 +155,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     })
 }
 
-fn certify(folder: &Path) -> anyhow::Result<()> {
+pub(crate) fn certify(folder: &Path) -> anyhow::Result<()> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
     std::fs::write(folder.join("cert.pem"), cert.pem())?;
     std::fs::write(folder.join("key.pem"), signing_key.serialize_pem())?;

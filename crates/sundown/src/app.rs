@@ -388,7 +388,8 @@ impl App {
         self
     }
 
-    /// How long a successor may take from its start until it is ready. Default 60 s.
+    /// How long a successor may take from its start until it is ready. Default 60 s;
+    /// `SUNDOWN_RESTART_WITHIN`.
     pub fn restart_within(mut self, limit: Duration) -> Self {
         self.restart_within = limit;
         self
@@ -497,8 +498,10 @@ impl App {
             wishes,
             report,
             admin,
+            restart_within,
         } = Settings::from_environment(self.wishes)?;
         self.admin_settings = admin;
+        self.restart_within = restart_within.unwrap_or(self.restart_within);
         let budget = wishes.settle()?;
         let core = Core::new(self.name.clone(), budget, self.link.clone());
         let (_, nobody) = mpsc::channel();

@@ -52,6 +52,7 @@
 //! | `SUNDOWN_MERCY` | `500ms` | the time between cancelling and cutting off |
 //! | `SUNDOWN_ADMIN` | `:9090` | where the [`Admin`] listener is |
 //! | `SUNDOWN_ADMIN_TOKEN` | | what it wants from whoever asks |
+//! | `SUNDOWN_RESTART_WITHIN` | `60s` | how long a successor may take to be ready |
 //! | `SUNDOWN_REPORT` | `stop.json` | where the JSON report goes (`-` is stdout) |
 //!
 //! Sockets passed by `LISTEN_FDS` (systemd) are used for the listeners whose names they bear. With

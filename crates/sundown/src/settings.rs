@@ -9,6 +9,7 @@
 //! | `SUNDOWN_MERCY` | `500ms` | the time between cancelling and cutting off |
 //! | `SUNDOWN_ADMIN` | `:9090` | where the admin listener is |
 //! | `SUNDOWN_ADMIN_TOKEN` | | what it wants from whoever asks |
+//! | `SUNDOWN_RESTART_WITHIN` | `60s` | how long a successor may take to be ready |
 //! | `SUNDOWN_REPORT` | `stop.json`, `-` | where the JSON report goes (`-` is stdout) |
 //!
 //! Never looks at anything else in the environment, and never sets a variable.
@@ -26,6 +27,7 @@ pub(crate) struct Settings {
     pub(crate) wishes: Wishes,
     pub(crate) report: Option<PathBuf>,
     pub(crate) admin: AdminSettings,
+    pub(crate) restart_within: Option<Duration>,
 }
 
 /// What the environment says of the admin listener.
@@ -69,6 +71,7 @@ impl Settings {
         let token = given("SUNDOWN_ADMIN_TOKEN", "give a token, or do not set it")?;
         Ok(Self {
             wishes,
+            restart_within: duration("SUNDOWN_RESTART_WITHIN", None)?,
             report: report.map(PathBuf::from),
             admin: AdminSettings {
                 address: address.map(text),
@@ -123,6 +126,7 @@ mod tests {
             "SUNDOWN_LINGER",
             "SUNDOWN_RELEASE",
             "SUNDOWN_MERCY",
+            "SUNDOWN_RESTART_WITHIN",
         ] {
             for value in [
                 "",
