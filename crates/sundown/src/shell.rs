@@ -154,7 +154,10 @@ async fn start(
     for hook in start {
         run_start_hook(core, hook, releases).await?;
     }
-    let listening = listen(bound)?;
+    let mut listening = listen(bound)?;
+    if core.manager.stores() {
+        listening.iter_mut().for_each(|(one, _)| store(core, one));
+    }
     if let Some(predecessor) = predecessor {
         // Until then its clients, and whoever asks how it is, are answered by it alone.
         predecessor.ready(passed.into_taken()).await;
@@ -279,6 +282,23 @@ fn open_admin(core: &Core, begun: &Begun, admin: Option<(Listening, Serve)>) {
 /// Listens on everything before anything is served: when one listener fails, nothing was accepted.
 fn listen(bound: Vec<Waiting>) -> Result<Vec<(Listening, Serve)>, Error> {
     bound.into_iter().map(Waiting::listen).collect()
+}
+
+/// Lets systemd keep a listener: its queue then outlives this process, and is passed to the next.
+fn store(core: &Core, listening: &mut Listening) {
+    if listening.shared {
+        return;
+    }
+    match listening.listener.share() {
+        Ok(socket) => {
+            listening.shared = true;
+            let name = listening.name.clone();
+            core.manager.tell(Said::Store { name, socket });
+        }
+        Err(error) => {
+            tracing::warn!(target: "sundown", %error, "a listener cannot be kept by systemd");
+        }
+    }
 }
 
 fn open(core: &Arc<Core>, ready: Vec<(Listening, Serve)>, workers: Vec<Worker>) {

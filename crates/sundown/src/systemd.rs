@@ -4,6 +4,7 @@
 //! A thread of its own says it, because the control thread must not wait for a manager that does not read;
 //! and there is none where nobody asked.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub(crate) enum Said {
     Reloading,
     /// Another process is the service from now on, and is ready.
     Successor { pid: u32 },
+    /// This socket is to be kept, and passed to whoever is started next.
+    Store { name: String, socket: OwnedFd },
     /// The runtime still runs.
     Alive,
 }
@@ -49,6 +52,13 @@ impl Manager {
             // What a manager that does not read would be told next is left out.
             let _ = speaker.try_send(said);
         }
+    }
+
+    /// Whether it keeps sockets for us (`FileDescriptorStoreMax=`; systemd 254 and later say so).
+    pub(crate) fn stores(&self) -> bool {
+        let most = std::env::var("FDSTORE").ok();
+        let most = most.and_then(|most| most.parse().ok());
+        self.0.is_some() && most.is_some_and(|most: u32| most > 0)
     }
 
     /// How often it wants to hear that we live, with time to spare.
@@ -98,6 +108,10 @@ impl Said {
             Self::Successor { pid } => {
                 sd_notify::notify(&[NotifyState::MainPid(*pid), NotifyState::Ready])
             }
+            Self::Store { name, socket } => sd_notify::notify_with_fds(
+                &[NotifyState::FdStore, NotifyState::FdName(name)],
+                &[socket.as_fd()],
+            ),
             Self::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
         }
     }

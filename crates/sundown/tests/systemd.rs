@@ -2,10 +2,15 @@
 
 mod trial;
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
-use tokio::net::UnixDatagram;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixDatagram};
 use trial::{LIMIT, Trial, spawn};
 
 /// Waits for a message that has all of these; returns it.
@@ -58,6 +63,62 @@ async fn systemd_is_told_of_the_start_the_stop_and_that_the_runtime_lives() {
     );
     assert_eq!(slow.answer().await.1, "ok");
     assert_eq!(trial.exit().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_reload_begins_and_ends() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let mut trial = Trial::of(spawn("").env("NOTIFY_SOCKET", &path)).await;
+    told(&manager, &["READY=1"]).await;
+    trial.signal(libc::SIGHUP);
+    told(&manager, &["RELOADING=1", "MONOTONIC_USEC="]).await;
+    told(&manager, &["READY=1"]).await;
+    assert_eq!(trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_listener_that_systemd_keeps_outlives_the_service() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    let spawn = spawn("")
+        .env("NOTIFY_SOCKET", &path)
+        .env("FDSTORE", "4")
+        .env("SUNDOWN_REPORT", "-");
+    let mut trial = Trial::of(spawn).await;
+    let (message, _kept) = with_descriptor(&manager).await;
+    assert_eq!(message, "FDSTORE=1\nFDNAME=http\n");
+    trial.signal(libc::SIGTERM);
+    assert_eq!(trial.exit().await.0, 0);
+    assert!(trial.process.stdout().contains(r#""closed_by":"shared""#));
+    // It waits for whoever is started next.
+    TcpStream::connect(trial.address).await.unwrap();
+}
+
+/// The first message that has a descriptor with it.
+async fn with_descriptor(manager: &UnixDatagram) -> (String, OwnedFd) {
+    loop {
+        let mut bytes = [0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let received = manager.async_io(Interest::READABLE, || {
+            let mut parts = [IoSliceMut::new(&mut bytes)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            Ok(recvmsg(manager, &mut parts, &mut beside, flags)?.bytes)
+        });
+        let length = tokio::time::timeout(LIMIT, received)
+            .await
+            .unwrap()
+            .unwrap();
+        for message in beside.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut descriptors) = message {
+                let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                return (text, descriptors.next().unwrap());
+            }
+        }
+    }
 }
 
 #[tokio::test]

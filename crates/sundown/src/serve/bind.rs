@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +116,22 @@ pub(crate) struct Bound {
 pub(crate) enum Open {
     Tcp(TcpListener),
     Unix(UnixListener, Option<UnixFile>),
+}
+
+impl Open {
+    /// Another descriptor for somebody who keeps the listener beyond our end, with its file.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+            Self::Unix(listener, file) => {
+                let shared = listener.as_fd().try_clone_to_owned()?;
+                if let Some(file) = file {
+                    file.leave();
+                }
+                Ok(shared)
+            }
+        }
+    }
 }
 
 impl Bound {
