@@ -5,12 +5,14 @@ mod trial;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 use sundown_verify::process::Spawn;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 use trial::{Client, LIMIT, Trial, get, run, spawn};
 
 const SECRET: &str = "0123456789abcdef";
@@ -57,8 +59,7 @@ impl Run {
             if code == expected.0 && body.contains(expected.1) {
                 return;
             }
-            // tidy: asks a server that tells nobody of a change
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await; // tidy: what changed tells nobody
         }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use sundown_verify::Process;
 use sundown_verify::process::Spawn;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 /// How long a driver, or a page, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,8 +76,7 @@ impl Page {
     pub(super) async fn says(&self, selector: &str, words: &str) {
         let said = async {
             while !self.text(selector).await.contains(words) {
-                // tidy: a page tells nobody of a change
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                sleep(Duration::from_millis(20)).await; // tidy: a page tells nobody of a change
             }
         };
         let waited = tokio::time::timeout(PATIENCE, said).await;
