@@ -12,8 +12,10 @@ use sundown_verify::process::Spawn;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
-use tokio::time::sleep;
 use trial::{Client, LIMIT, Trial, get, run, spawn};
+
+/// How often a server is asked that tells nobody of a change.
+const STEP: Duration = Duration::from_millis(5);
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -59,7 +61,7 @@ impl Run {
             if code == expected.0 && body.contains(expected.1) {
                 return;
             }
-            sleep(Duration::from_millis(5)).await; // tidy: what changed tells nobody
+            tokio::time::sleep(STEP).await; // tidy: what changed tells nobody
         }
     }
 }

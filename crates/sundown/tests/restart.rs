@@ -33,10 +33,8 @@ impl Successor {
     fn ended(&mut self) -> Option<i32> {
         let mut status = 0;
         // SAFETY: `status` outlives the call.
-        assert_eq!(
-            unsafe { libc::waitpid(self.pid, &raw mut status, 0) },
-            self.pid
-        );
+        let ended = unsafe { libc::waitpid(self.pid, &raw mut status, 0) };
+        assert_eq!(ended, self.pid);
         self.gone = true;
         libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status))
     }

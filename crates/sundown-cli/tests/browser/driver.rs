@@ -12,10 +12,12 @@ use serde_json::{Map, Value, json};
 use sundown_verify::Process;
 use sundown_verify::process::Spawn;
 use tempfile::TempDir;
-use tokio::time::sleep;
 
 /// How long a driver, or a page, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a page is looked at.
+const STEP: Duration = Duration::from_millis(20);
 
 /// Nothing that a browser does beside showing a page, and nothing that a container forbids.
 const FLAGS: [&str; 10] = [
@@ -76,7 +78,7 @@ impl Page {
     pub(super) async fn says(&self, selector: &str, words: &str) {
         let said = async {
             while !self.text(selector).await.contains(words) {
-                sleep(Duration::from_millis(20)).await; // tidy: a page tells nobody of a change
+                tokio::time::sleep(STEP).await; // tidy: a page tells nobody of a change
             }
         };
         let waited = tokio::time::timeout(PATIENCE, said).await;
