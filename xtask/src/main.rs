@@ -8,6 +8,7 @@ mod ci;
 mod crashes;
 mod false_alarms;
 mod folder;
+mod fuzz;
 mod instants;
 mod peer;
 mod peers;
@@ -42,6 +43,7 @@ enum Chore {
     Ci(ci::Arguments),
     Crashes(crashes::Arguments),
     FalseAlarms(false_alarms::Arguments),
+    Fuzz(fuzz::Arguments),
     Instants(instants::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
@@ -79,6 +81,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
         Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),
+        Chore::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),

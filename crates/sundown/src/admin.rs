@@ -166,3 +166,10 @@ fn check_token(token: &str) -> Result<(), Error> {
          `openssl rand -hex 32` prints"
     )))
 }
+
+/// See `crate::fuzzing`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    access::fuzz(bytes);
+    routes::fuzz(bytes);
+}

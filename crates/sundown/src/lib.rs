@@ -100,6 +100,9 @@ mod shell;
 mod signals;
 
 mod context;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "tonic-health")]
 mod grpc;
 mod hooks;

@@ -56,3 +56,18 @@ struct GivenConnection {
     announced: bool,
     peer: Option<SocketAddr>,
 }
+
+/// See `crate::fuzzing`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && let Some((descriptor, _)) = predecessor::way(text)
+    {
+        assert!(descriptor > 2);
+    }
+    if let Ok(received) = letters::read(bytes, Vec::new()) {
+        let again = serde_json::to_vec(&received.letter).expect("it was one");
+        let again = letters::read(&[&again[..], b"\n"].concat(), Vec::new());
+        assert_eq!(again.expect("it is one").letter, received.letter);
+    }
+}

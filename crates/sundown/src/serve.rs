@@ -43,8 +43,12 @@ pub use exchange::HttpService;
 pub use raw::Connection;
 
 pub(crate) use accept::{Listening, Serve, start, start_raw};
+#[cfg(fuzzing)]
+pub(crate) use bind::fuzz as fuzz_names;
 pub(crate) use bind::{Bound, Passed, bind};
 pub(crate) use exchange::current_context;
+#[cfg(fuzzing)]
+pub(crate) use proxy::fuzz as fuzz_proxy;
 pub(crate) use queue::Queue;
 pub(crate) use reaper::reap;
 pub(crate) use registry::Connections;

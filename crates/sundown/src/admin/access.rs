@@ -93,6 +93,26 @@ fn is_no_domain(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
 }
 
+/// See `crate::fuzzing`: a line each of Authorization, Host and Origin.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    const TOKEN: &str = "0123456789abcdef";
+    let mut request = http::Request::new(());
+    let lines = bytes.split(|byte| *byte == b'\n');
+    for (name, value) in [AUTHORIZATION, HOST, ORIGIN].into_iter().zip(lines) {
+        if let Ok(value) = http::HeaderValue::from_bytes(value) {
+            request.headers_mut().insert(name, value);
+        }
+    }
+    let (parts, ()) = request.into_parts();
+    let guarded = Access::new(Some(TOKEN.to_owned())).check(&parts);
+    let shown = bytes
+        .windows(TOKEN.len())
+        .any(|part| part == TOKEN.as_bytes());
+    assert!(shown || guarded.is_err());
+    let _ = Access::new(None).check(&parts);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -210,6 +210,15 @@ fn set(answer: &mut Answer, name: HeaderName, value: &'static str) {
         .insert(name, http::HeaderValue::from_static(value));
 }
 
+/// See `crate::fuzzing`.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(bytes: &[u8]) {
+    if let Some(reason) = reason(&String::from_utf8_lossy(bytes)) {
+        assert!(reason.chars().count() <= REASON);
+        assert!(!reason.contains(char::is_control));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,7 +86,7 @@ impl Letters {
     }
 }
 
-fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Received> {
+pub(super) fn read(message: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<Received> {
     let end = message.iter().position(|byte| *byte == b'\n');
     let end = end.ok_or(io::ErrorKind::InvalidData)?;
     Ok(Received {

@@ -1,7 +1,7 @@
 //! The side of the process that was started to follow another.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -19,12 +19,12 @@ impl Predecessor {
     /// Who started this process as its successor, if anybody did.
     pub(crate) fn from_environment() -> Option<Self> {
         let value = std::env::var(VARIABLE).ok()?;
-        let (descriptor, process) = value.split_once(':')?;
+        let (descriptor, process) = way(&value)?;
         // Of a successor's own children none is meant.
-        if process.parse() != Ok(std::os::unix::process::parent_id()) {
+        if process != std::os::unix::process::parent_id() {
             return None;
         }
-        let descriptor = sys::own_passed_fd(descriptor.parse().ok()?);
+        let descriptor = sys::own_passed_fd(descriptor);
         Letters::over(descriptor).ok().map(Self)
     }
 
@@ -72,6 +72,14 @@ impl Predecessor {
             }
         }
     }
+}
+
+/// A descriptor, and the process that has left it to us.
+pub(super) fn way(value: &str) -> Option<(RawFd, u32)> {
+    let (descriptor, process) = value.split_once(':')?;
+    // The first three are taken.
+    let descriptor = descriptor.parse().ok().filter(|number| *number > 2)?;
+    Some((descriptor, process.parse().ok()?))
 }
 
 fn bring(core: &Core, received: Received, answers: &mpsc::UnboundedSender<Letter>) {

@@ -313,6 +313,13 @@ impl Given {
     }
 }
 
+/// The names of passed sockets, as many as are asked for.
+fn names_of(names: &str) -> impl Iterator<Item = Option<String>> {
+    let given = names.split(':').map(|name| Some(name.to_owned()));
+    let given = given.map(|name| name.filter(|name| !name.is_empty()));
+    given.chain(std::iter::repeat(None))
+}
+
 impl Passed {
     /// Takes what the environment passes to this process.
     pub(crate) fn from_environment() -> Self {
@@ -322,9 +329,8 @@ impl Passed {
     fn receive() -> Option<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let fds = sd_notify::listen_fds().ok()?;
-        let mut names = names.split(':').map(str::to_owned);
-        let given = fds.map(|fd| Given {
-            name: names.next().filter(|name| !name.is_empty()),
+        let given = fds.zip(names_of(&names)).map(|(fd, name)| Given {
+            name,
             socket: crate::sys::own_passed_fd(fd),
             shared: true,
             file: false,
@@ -372,6 +378,29 @@ impl Passed {
         self.taken.push(name.to_owned());
         Some(self.given.remove(index))
     }
+}
+
+/// See `crate::fuzzing`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (names, wanted) = text.split_once('\0').unwrap_or((&text, "public"));
+    let given = names_of(names).take(8).map(|name| Given {
+        name,
+        socket: std::fs::File::open("/dev/null")
+            .expect("it is there")
+            .into(),
+        shared: true,
+        file: false,
+    });
+    let mut passed = Passed {
+        given: given.collect(),
+        taken: Vec::new(),
+    };
+    let is_named = |given: &Given| given.name.as_deref() == Some(wanted);
+    let named = passed.given.iter().any(is_named);
+    let taken = passed.take(wanted);
+    assert!(!named || taken.is_some_and(|taken| is_named(&taken)));
 }
 
 #[cfg(test)]

@@ -128,6 +128,18 @@ fn source<const N: usize, const ALL: usize>(
     Ok(SocketAddr::new(address(*octets), port))
 }
 
+/// See `crate::fuzzing`.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(Header::Whole { length, peer }) = read(bytes) else {
+        return;
+    };
+    assert!((1..=LONGEST.min(bytes.len())).contains(&length));
+    // Byte by byte it would have been the same, and nothing before its last byte.
+    assert_eq!(read(&bytes[..length]), Ok(Header::Whole { length, peer }));
+    assert_eq!(read(&bytes[..length - 1]), Ok(Header::Partial));
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
