@@ -580,6 +580,9 @@ impl Handle {
     /// fails, hangs or dies is told in the log, and this process serves on; so it does as PID 1, whose end
     /// would be its container's.
     ///
+    /// For a while both processes run. What only one may have at a time, such as a lock, the successor must
+    /// not wait for in a start hook: it would never be ready.
+    ///
     /// `pre_shutdown` hooks do not run, as the service does not go away; `post_cleanup` hooks do.
     pub fn restart(&self) {
         self.link.restarts.send_modify(|count| *count += 1);

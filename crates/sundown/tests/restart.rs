@@ -5,11 +5,13 @@ mod trial;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
+use sundown_testkit::Terminal;
 use sundown_verify::process::Spawn;
 use tempfile::TempDir;
 use tokio::net::UnixDatagram;
-use trial::{Client, LIMIT, Trial, get, spawn};
+use trial::{Client, LIMIT, Trial, get, spawn, spawn_path};
 
 /// A process that is no child of this one until its parent ends; gone when this is dropped.
 struct Successor {
@@ -269,6 +271,35 @@ async fn the_admin_listener_is_handed_over_too() {
         status.contains(&format!("\"pid\":{}", successor.pid)),
         "{status}"
     );
+    successor.stop().await;
+}
+
+#[tokio::test]
+async fn at_a_terminal_the_successor_serves_on_when_that_hangs_up() {
+    adopt_orphans();
+    let mut terminal = Terminal::open(200).unwrap();
+    // It leads the session, as what a terminal was opened for does.
+    let mut child = Command::new("sh")
+        .args(["-c", "exec setsid --ctty \"$0\" <&2"])
+        .arg(spawn_path())
+        .stderr(terminal.stdio())
+        .spawn()
+        .unwrap();
+    let said = terminal.wait("\n", 1);
+    let (_, address) = said.split_once("http on ").unwrap();
+    let mut client = Client::to(address.trim().parse().unwrap()).await;
+    let first = pid(&mut client).await;
+    assert_eq!(first, i32::try_from(child.id()).unwrap());
+    let leader = Successor {
+        pid: first,
+        gone: true,
+    };
+    leader.signal(libc::SIGUSR2);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let successor = Successor::answers(&mut client).await;
+    assert_ne!(successor.pid, first);
+    drop(terminal);
+    assert_eq!(pid(&mut client).await, successor.pid);
     successor.stop().await;
 }
 
