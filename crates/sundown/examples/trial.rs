@@ -90,7 +90,7 @@ fn main() -> ExitCode {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }),
-        "stays" | "proxied" | "tls" | "tls-clients" => app,
+        "stays" | "proxied" | "tls" | "tls-clients" | "tls-anybody" | "tls-proxied" => app,
         other => {
             eprintln!("no such mode: {other}");
             return ExitCode::from(2);
@@ -105,12 +105,13 @@ fn main() -> ExitCode {
     let listener = match mode.as_str() {
         "proxied" => listener.proxy_protocol(),
         #[cfg(feature = "tls")]
-        "tls" => listener.tls(sundown::Tls::files(file("cert.pem"), file("key.pem"))),
+        "tls" => listener.tls(tls()),
         #[cfg(feature = "tls")]
-        "tls-clients" => listener.tls(
-            sundown::Tls::files(file("cert.pem"), file("key.pem"))
-                .require_clients(file("clients.pem")),
-        ),
+        "tls-proxied" => listener.proxy_protocol().tls(tls()),
+        #[cfg(feature = "tls")]
+        "tls-anybody" => listener.tls(tls().allow_clients(file("clients.pem"))),
+        #[cfg(feature = "tls")]
+        "tls-clients" => listener.tls(tls().require_clients(file("clients.pem"))),
         "stays" => listener
             .stay(Traffic::Records, Duration::MAX)
             .stay(Traffic::WebSocket, Duration::MAX)
@@ -118,6 +119,11 @@ fn main() -> ExitCode {
         _ => listener,
     };
     app.listener(listener).run()
+}
+
+#[cfg(feature = "tls")]
+fn tls() -> sundown::Tls {
+    sundown::Tls::files(file("cert.pem"), file("key.pem"))
 }
 
 /// A file in the folder that the test has made.

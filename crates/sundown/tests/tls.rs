@@ -281,6 +281,43 @@ async fn a_client_is_known_by_its_certificate_and_not_let_in_without() {
 }
 
 #[tokio::test]
+async fn a_client_may_show_a_certificate_where_none_is_required() {
+    let own = certify();
+    let clients = own.cert.pem();
+    let served = Served::of("tls-anybody", |folder| {
+        std::fs::write(folder.join("clients.pem"), clients).unwrap();
+    })
+    .await;
+    let known = config(&served.certified, Some(&own));
+    let mut known = served.connect_as(known).await.unwrap();
+    let answer = ask(&mut known, "/client").await;
+    assert!(answer.ends_with(&format!("{} bytes", own.cert.der().len())));
+    let mut unknown = served.connect().await;
+    assert!(ask(&mut unknown, "/").await.ends_with("ok"));
+    // Whose certificate nobody vouches for is not let in all the same.
+    let stranger = config(&served.certified, Some(&certify()));
+    if let Ok(mut stranger) = served.connect_as(stranger).await {
+        let _ = stranger.write_all(get("/").as_bytes()).await;
+        assert!(stranger.read(&mut [0; 8]).await.is_err());
+    }
+    drop((known, unknown));
+    assert_eq!(served.trial.stop().await.0, 0);
+}
+
+#[tokio::test]
+async fn a_proxys_header_comes_before_the_handshake() {
+    let served = Served::of("tls-proxied", |_| {}).await;
+    let mut stream = TcpStream::connect(served.trial.address).await.unwrap();
+    let header = b"PROXY TCP4 192.0.2.7 192.0.2.8 4000 443\r\n";
+    stream.write_all(header).await.unwrap();
+    let connector = TlsConnector::from(Arc::new(config(&served.certified, None)));
+    let mut client = connector.connect(name(), stream).await.unwrap();
+    assert!(ask(&mut client, "/peer").await.ends_with("192.0.2.7:4000"));
+    drop(client);
+    assert_eq!(served.trial.stop().await.0, 0);
+}
+
+#[tokio::test]
 async fn a_handshake_that_stalls_holds_nothing_up() {
     let mut served = Served::start().await;
     let mut stalled = TcpStream::connect(served.trial.address).await.unwrap();
