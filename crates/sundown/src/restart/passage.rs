@@ -37,7 +37,6 @@ pub(crate) struct Passage {
 pub(crate) struct Traveller {
     pub(crate) socket: OwnedFd,
     pub(crate) listener: Arc<str>,
-    pub(crate) number: u64,
     /// What was read of it and not answered.
     pub(crate) bytes: Bytes,
     /// Whom a proxy has announced, if one has spoken.
@@ -140,9 +139,9 @@ impl Passage {
 }
 
 impl Traveller {
-    pub(super) fn letter(&self) -> Letter {
+    pub(super) fn letter(&self, number: u64) -> Letter {
         Letter::Connection(GivenConnection {
-            number: self.number,
+            number,
             listener: self.listener.to_string(),
             announced: self.announced.is_some(),
             peer: self.announced.flatten(),

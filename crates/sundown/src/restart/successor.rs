@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
 use tokio::sync::mpsc;
 
 use super::letters::{Letters, MOST_BYTES, MOST_DESCRIPTORS};
@@ -171,8 +172,14 @@ impl Successor {
         drop(way);
         core.manager.tell(Said::Successor { pid });
         core.link.send(Event::Stop(Reason::Restart(pid)));
+        core.reached(Phase::LameDuck).await;
+        if !matches!(core.findings().reason, Some(Reason::Restart(_))) {
+            // Told to stop in this very moment: that was meant for the service.
+            terminate(pid);
+        }
         let courier = Courier {
             letters,
+            sent: 0,
             away: HashMap::new(),
         };
         core.cut
@@ -187,6 +194,8 @@ impl Successor {
 /// Brings connections to the successor, and keeps each until it has arrived.
 struct Courier {
     letters: Letters,
+    /// How many were sent, which numbers them.
+    sent: u64,
     away: HashMap<u64, Traveller>,
 }
 
@@ -216,12 +225,13 @@ impl Courier {
         if traveller.bytes.len() > MOST_BYTES {
             return traveller.stay();
         }
-        let letter = traveller.letter();
+        self.sent += 1;
+        let letter = traveller.letter(self.sent);
         let socket = [traveller.socket.as_fd()];
         let sent = self.letters.send(&letter, &traveller.bytes, &socket).await;
         match sent {
             Ok(()) => {
-                self.away.insert(traveller.number, traveller);
+                self.away.insert(self.sent, traveller);
             }
             Err(_) => traveller.stay(),
         }
@@ -279,8 +289,7 @@ impl Process {
         if let Some(status) = self.wait(OF_ITSELF).await {
             return format!("{problem} ({status})");
         }
-        let pid = rustix::process::Pid::from_child(&self.child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        terminate(self.child.id());
         if self.wait(BY_SIGTERM).await.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
@@ -298,6 +307,13 @@ impl Process {
             // tidy: a process that ends tells nobody else of it
             tokio::time::sleep(STEP).await;
         }
+    }
+}
+
+/// Asks a child of ours, which nobody has waited for, to stop.
+fn terminate(child: u32) {
+    if let Some(pid) = i32::try_from(child).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, Signal::TERM);
     }
 }
 

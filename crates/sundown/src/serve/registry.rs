@@ -83,8 +83,8 @@ pub(crate) struct Connection {
     rests: AtomicBool,
     /// Its way to a successor, where it could go on.
     passage: OnceLock<Arc<Passage>>,
-    /// It is on that way.
-    away: AtomicBool,
+    /// It has gone that way; one that came back goes no second time.
+    left: AtomicBool,
     websocket: AtomicBool,
     served: AtomicBool,
     /// Microseconds of `clock` plus one; zero is "not told".
@@ -165,7 +165,7 @@ impl Registered {
             since: AtomicU64::new(core.clock.micros()),
             rests: AtomicBool::new(false),
             passage: OnceLock::new(),
-            away: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             websocket: AtomicBool::new(false),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
@@ -475,12 +475,14 @@ impl Connection {
 
     /// Whether it will go on in a successor, so that its client need not be told anything.
     pub(super) fn travels(&self) -> bool {
-        self.passage().is_some() && self.protocol() != Protocol::Http2
+        self.passage().is_some()
+            && self.protocol() != Protocol::Http2
+            && !self.left.load(Ordering::Relaxed)
     }
 
-    /// It is on its way, or has come back.
-    pub(super) fn is_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+    /// It goes to the successor.
+    pub(super) fn leaves(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     /// There is more to it than a socket: hyper keeps it to its end.
@@ -614,7 +616,7 @@ impl Connection {
             protocol: self.protocol(),
             activity,
             rests: self.rests.load(Ordering::Relaxed),
-            travels: self.travels() && body != body::UNREAD && !self.away.load(Ordering::Relaxed),
+            travels: self.travels() && body != body::UNREAD,
             websocket: self.is_websocket(),
             served: self.served.load(Ordering::Relaxed),
             told: told.map(|micros| self.core.clock.instant(micros)),

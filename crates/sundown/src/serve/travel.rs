@@ -26,11 +26,10 @@ pub(super) fn send<S: HttpService>(
         Ok(parts) => parts,
         Err(error) => return connection.fail(&error),
     };
-    connection.is_away(true);
+    connection.leaves();
     passage.send(Traveller {
         socket,
         listener: passage.name.clone(),
-        number: connection.id(),
         // hyper had read this before there was anything to be put back.
         bytes: match rewound.is_empty() {
             true => unparsed,
@@ -58,7 +57,6 @@ impl<S: HttpService> Owner for Home<S> {
     fn takes_back(self: Box<Self>, socket: OwnedFd, bytes: Bytes) {
         let Self { exchanges, door } = *self;
         let connection = exchanges.connection().clone();
-        connection.is_away(false);
         match Socket::of(socket) {
             Ok(socket) => {
                 let io = arrived(socket, &connection, bytes);
