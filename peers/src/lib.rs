@@ -27,7 +27,7 @@ const EVENT: &[u8] = b"data: more\n\n";
 /// How often there is one.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=`, `/events`, `/ws` and `/upload` as `peers/README.md` says.
+/// Answers `/`, `/fast`, `/slow?ms=`, `/big?mib=`, `/events`, `/flood`, `/ws` and `/upload` as `peers/README.md` says.
 pub fn router() -> Router {
     Router::new()
         .route("/", get(ok))
@@ -35,6 +35,7 @@ pub fn router() -> Router {
         .route("/slow", get(slow))
         .route("/big", get(big))
         .route("/events", get(events))
+        .route("/flood", get(flood))
         .route("/ws", get(websocket))
         .route("/upload", post(upload))
         .layer(DefaultBodyLimit::disable())
@@ -106,6 +107,17 @@ pub fn event_stream() -> impl Stream<Item = Result<Bytes, std::io::Error>> {
         tokio::time::sleep(EVERY).await;
         Some((Ok(Bytes::from_static(EVENT)), ()))
     })
+}
+
+/// Events as fast as they are read, so that a client which stops reading is felt.
+async fn flood() -> Response {
+    let event = Bytes::from(format!("data: {}\n\n", "x".repeat(1000)));
+    let events = stream::repeat_with(move || Ok::<_, std::io::Error>(event.clone()));
+    (
+        [(CONTENT_TYPE, "text/event-stream")],
+        Body::from_stream(events),
+    )
+        .into_response()
 }
 
 /// Sends back whatever comes, as axum's documentation does it.

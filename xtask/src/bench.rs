@@ -7,7 +7,7 @@
 mod client;
 mod endless;
 mod epoll;
-mod findings;
+pub(crate) mod findings;
 mod idle;
 mod latency;
 mod machine;
@@ -25,7 +25,7 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, open_files, progress};
 
 use findings::Findings;
 use machine::Machine;
@@ -88,7 +88,7 @@ struct Bench<'a> {
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     let bench = Bench::new(workspace, arguments)?;
-    machine::allow_open_files(bench.connections as u64 + 100)?;
+    open_files::allow(bench.connections as u64 + 100)?;
     // The suite has a server of its own.
     if arguments.only != Some(Subject::Suite) {
         for side in side::against("axum", &with_hyper(&bench))? {

@@ -51,6 +51,7 @@ const STEPS: &[Step] = &[
     Step { name: "streams", check: Cargo(&[], "xtask streams --stops 2 --open 20 --calls 10 --against=") },
     Step { name: "restarts", check: Cargo(&[], "xtask restarts --restarts 3 --thinkers 20 --think 3s --kept 2") },
     Step { name: "fuzz", check: Cargo(&[], "xtask fuzz --seconds 5") },
+    Step { name: "misbehave", check: Cargo(&[], "xtask misbehave --each 20") },
     Step { name: "instants", check: Cargo(&[], "xtask instants --instants 5") },
     Step { name: "crashes", check: Cargo(&[], "xtask crashes --kills 4 --terms 4") },
     Step { name: "zoo", check: Cargo(&[], "xtask zoo sundown axum --runs 1 --only listener/2,http1/2,signal,stream/1 --into target/zoo") },

@@ -4,12 +4,15 @@
 
 mod bench;
 mod browser;
+mod certificate;
 mod ci;
 mod crashes;
 mod false_alarms;
 mod folder;
 mod fuzz;
 mod instants;
+mod misbehave;
+mod open_files;
 mod peer;
 mod peers;
 mod planted;
@@ -45,6 +48,7 @@ enum Chore {
     FalseAlarms(false_alarms::Arguments),
     Fuzz(fuzz::Arguments),
     Instants(instants::Arguments),
+    Misbehave(misbehave::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
@@ -83,6 +87,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),
         Chore::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
+        Chore::Misbehave(arguments) => misbehave::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),

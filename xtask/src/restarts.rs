@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::folder::Folder;
 use crate::workspace::Workspace;
-use crate::{Verdict, peers, progress, streams};
+use crate::{Verdict, certificate, peers, progress};
 
 /// Restart a server in place under load, and count what its clients notice
 #[derive(clap::Args)]
@@ -132,7 +132,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     peer.build(workspace)?;
     let built = peer.command(workspace, 0);
     let folder = Folder::new("restarts")?;
-    streams::certify(folder.path())?;
+    certificate::write(folder.path())?;
     // A copy: what it is restarted from is another program at times.
     let program = folder.path().join("server");
     fs::copy(built.get_program(), &program).context("could not copy the server")?;

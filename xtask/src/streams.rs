@@ -10,7 +10,6 @@ use anyhow::Context;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, TE};
 use rand::Rng;
-use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde::Serialize;
 use sundown_verify::http1::{self, Letter};
 use sundown_verify::http2::Session;
@@ -25,7 +24,7 @@ use tokio::task::JoinSet;
 use crate::folder::Folder;
 use crate::peers::{self, Peer};
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, certificate, progress};
 
 /// Stop servers with WebSockets, event streams, gRPC calls and TLS open, and say how each ended
 #[derive(clap::Args)]
@@ -136,7 +135,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         peer.build(workspace)?;
     }
     let folder = Folder::new("streams")?;
-    certify(folder.path())?;
+    certificate::write(folder.path())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -153,13 +152,6 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     } else {
         Verdict::Broken
     })
-}
-
-pub(crate) fn certify(folder: &Path) -> anyhow::Result<()> {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()])?;
-    std::fs::write(folder.join("cert.pem"), cert.pem())?;
-    std::fs::write(folder.join("key.pem"), signing_key.serialize_pem())?;
-    Ok(())
 }
 
 async fn measure(

@@ -37,19 +37,19 @@ pub(super) struct Figure {
 
 /// What the project promises, and what was measured.
 #[derive(Debug, Serialize)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     pub(super) what: String,
     pub(super) measured: f64,
     pub(super) unit: &'static str,
     pub(super) interval: Option<(f64, f64)>,
     pub(super) bound: Bound,
-    pub(super) holds: bool,
+    pub(crate) holds: bool,
 }
 
 /// The side on which a figure must be.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     AtLeast(f64),
     AtMost(f64),
     Below(f64),
@@ -75,7 +75,7 @@ impl Claim {
     }
 
     /// Judges one number.
-    pub(super) fn plain(
+    pub(crate) fn plain(
         what: impl Into<String>,
         measured: f64,
         unit: &'static str,
@@ -177,7 +177,8 @@ fn number(value: f64, unit: &str, interval: Option<(f64, f64)>) -> String {
 }
 
 impl Claim {
-    fn line(&self, judged: bool) -> String {
+    /// Says whether it holds, what was measured and what had to be.
+    pub(crate) fn line(&self, judged: bool) -> String {
         let verdict = match (judged, self.holds) {
             (false, _) => "not judged",
             (true, true) => "holds",

@@ -1,6 +1,6 @@
 //! The machine that a figure was measured on, and the few things that are asked of it.
 //!
-//! Never changes anything but this process: its threads' cores and its limit of open files.
+//! Never changes anything but this process: its threads' cores.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -92,29 +92,6 @@ pub(super) fn pin_thread(core: usize) -> io::Result<()> {
         libc::CPU_SET(core, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     })
-}
-
-/// Raises the limit of open files to the most that is allowed; children inherit it.
-///
-/// # Errors
-/// When fewer than `needed` are allowed.
-pub(super) fn allow_open_files(needed: u64) -> anyhow::Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both calls borrow one valid rlimit for their own length.
-    unsafe {
-        checked(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit))?;
-        limit.rlim_cur = limit.rlim_max;
-        checked(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
-    }
-    anyhow::ensure!(
-        limit.rlim_cur >= needed,
-        "{needed} open files are needed and {} allowed: raise `ulimit -Hn`",
-        limit.rlim_cur
-    );
-    Ok(())
 }
 
 /// Reads the CPU time of a process, user and system, its ended threads included
