@@ -2,6 +2,7 @@
 //!
 //! Never stops anything: how a peer stops is what tells the peers apart, so each binary does it.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::Router;
@@ -41,7 +42,7 @@ pub fn router() -> Router {
         .layer(DefaultBodyLimit::disable())
 }
 
-/// Reads the port, which is the only argument of every peer.
+/// Reads the port, which is the first argument of every peer, and of most the only one.
 ///
 /// # Panics
 /// If there is none or it is not a port: a peer has nothing to do without one.
@@ -49,7 +50,37 @@ pub fn port() -> u16 {
     let argument = std::env::args().nth(1);
     argument
         .and_then(|port| port.parse().ok())
-        .expect("the only argument is the port to listen on")
+        .expect("the first argument is the port to listen on")
+}
+
+/// Where a peer serves the same under TLS, and as whom.
+pub struct Tls {
+    /// The port.
+    pub port: u16,
+    /// The certificate with those that lead to its authority, as PEM.
+    pub certificates: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Reads a second port and the folder with `cert.pem` and `key.pem`; `None` where there are none.
+///
+/// # Panics
+/// If there is a second port without a folder, or one that is none.
+pub fn tls() -> Option<Tls> {
+    let mut arguments = std::env::args().skip(2);
+    let port = arguments.next()?;
+    let folder = arguments
+        .next()
+        .expect("behind the port for TLS is a folder");
+    let folder = Path::new(&folder);
+    Some(Tls {
+        port: port
+            .parse()
+            .expect("the second argument is the port for TLS"),
+        certificates: folder.join("cert.pem"),
+        key: folder.join("key.pem"),
+    })
 }
 
 /// The query of `/slow`: how long to wait.

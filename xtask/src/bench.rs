@@ -16,8 +16,10 @@ mod own_client;
 mod side;
 mod statistics;
 mod stop;
+mod stream;
 mod suite;
 mod throughput;
+mod tls;
 
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ use findings::Findings;
 use machine::Machine;
 use side::{Place, Side};
 
-/// Measure throughput, latency, the time of a stop and memory against other servers
+/// Measure throughput, also under TLS, latency, the time of a stop and memory against other servers
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How many rounds; each measures every side once, so that each is a pair with the baseline
@@ -64,6 +66,8 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Subject {
     Throughput,
+    /// Throughput under TLS.
+    Tls,
     Latency,
     Stop,
     Memory,
@@ -91,7 +95,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     open_files::allow(bench.connections as u64 + 100)?;
     // The suite has a server of its own.
     if arguments.only != Some(Subject::Suite) {
-        for side in side::against("axum", &with_hyper(&bench))? {
+        for side in side::against("axum", &with_baselines(&bench))? {
             side.build(workspace)?;
         }
     }
@@ -131,10 +135,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// hyper is memory's baseline, whether or not it is to be shown elsewhere.
-fn with_hyper(bench: &Bench<'_>) -> Vec<String> {
-    let hyper = std::iter::once("hyper".to_owned());
-    bench.against.iter().cloned().chain(hyper).collect()
+/// hyper is memory's baseline and axum-server that of TLS, whether or not they are to be shown elsewhere.
+fn with_baselines(bench: &Bench<'_>) -> Vec<String> {
+    let baselines = ["hyper", tls::BASELINE].map(str::to_owned);
+    bench.against.iter().cloned().chain(baselines).collect()
 }
 
 impl<'a> Bench<'a> {
@@ -177,6 +181,9 @@ impl<'a> Bench<'a> {
             let (findings, rate) = throughput::run(self).await?;
             saturation = Some(rate);
             keep(findings);
+        }
+        if wanted(Subject::Tls) {
+            keep(tls::run(self).await?);
         }
         if wanted(Subject::Latency) {
             let rate = match saturation {

@@ -82,6 +82,7 @@ pub(crate) enum Stop {
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, tls: false, probes: None },
+    Peer { name: "axum-server", framework: "axum-server", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, tls: true, probes: None },
     Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: Some("/grpc.health.v1.Health/Watch"), tls: true, probes: None },
@@ -318,7 +319,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, axum-server, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn"#
         );
     }
 

@@ -6,13 +6,15 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::epoll::Epoll;
+use super::stream::Stream;
+use crate::certificate::Trust;
 
 /// What is asked for, byte by byte.
 pub(super) const REQUEST: &[u8] = b"GET /fast HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -34,7 +36,7 @@ pub(super) struct Client {
 
 /// One connection; at most one request is under way on it.
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     received: usize,
     /// When its request should have been sent.
     intended: Instant,
@@ -48,17 +50,21 @@ pub(super) struct Saturated {
 
 impl Client {
     /// Opens the connections, and learns from the first answer how long answers are.
-    pub(super) fn connect(target: SocketAddr, connections: usize) -> anyhow::Result<Self> {
+    /// With somebody to trust, they are under TLS.
+    pub(super) fn connect(
+        target: SocketAddr,
+        connections: usize,
+        tls: Option<&Trust>,
+    ) -> anyhow::Result<Self> {
         let epoll = Epoll::new()?;
         let mut length = 0;
         let mut opened = Vec::with_capacity(connections);
         for number in 0..connections {
-            let mut stream = TcpStream::connect(target)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = Stream::connect(target, tls)?;
+            stream.socket().set_read_timeout(Some(PATIENCE))?;
             length = ask_once(&mut stream)?;
-            stream.set_nonblocking(true)?;
-            epoll.add(&stream, number)?;
+            stream.socket().set_nonblocking(true)?;
+            epoll.add(stream.socket(), number)?;
             opened.push(Connection {
                 stream,
                 received: 0,
@@ -165,7 +171,7 @@ impl Connection {
 }
 
 /// Asks once on a blocking socket, and returns the length of the whole answer.
-fn ask_once(stream: &mut TcpStream) -> anyhow::Result<usize> {
+fn ask_once(stream: &mut Stream) -> anyhow::Result<usize> {
     stream.write_all(REQUEST)?;
     let mut received = Vec::new();
     loop {

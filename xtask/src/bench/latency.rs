@@ -62,7 +62,7 @@ async fn measure_one(bench: &Bench<'_>, side: &Side, rate: f64) -> anyhow::Resul
     } = side.start(bench.workspace, place).await?;
     let length = bench.length;
     on_core(bench.machine.client_core, move || {
-        let mut client = Client::connect(address, CONNECTIONS)?;
+        let mut client = Client::connect(address, CONNECTIONS, None)?;
         client.pace(rate, warm_up(length))?;
         client.pace(rate, length)
     })

@@ -4,12 +4,14 @@
 //! Never starts a server through a shell: `taskset` execs it, so that the PID is the server's.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
 use sundown_verify::Process;
 use sundown_verify::process::{Spawn, free_port};
 
+use crate::certificate::Trust;
 use crate::peers::{self, Peer, Stop};
 use crate::progress;
 use crate::workspace::Workspace;
@@ -22,6 +24,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Side {
     pub(super) label: String,
     peer: &'static Peer,
+    tls: Option<Tls>,
+}
+
+/// What a side under TLS is given: the folder of its certificate, and to its clients whom to trust.
+#[derive(Clone, Debug)]
+struct Tls {
+    folder: PathBuf,
+    trust: Trust,
 }
 
 /// Says where a server runs.
@@ -51,7 +61,7 @@ pub(super) fn against(baseline: &str, others: &[String]) -> anyhow::Result<Vec<S
     let baseline = peers::find(baseline)?;
     let double = Side {
         label: format!("{} again (A/A)", baseline.framework),
-        peer: baseline,
+        ..Side::of(baseline)
     };
     beside(vec![Side::of(baseline), double, Side::ours()?], others)
 }
@@ -71,11 +81,24 @@ pub(super) fn beside(mut sides: Vec<Side>, others: &[String]) -> anyhow::Result<
     Ok(sides)
 }
 
+/// Keeps those sides that serve TLS, and lets them be asked under it.
+pub(super) fn under_tls(mut sides: Vec<Side>, folder: &Path, trust: &Trust) -> Vec<Side> {
+    sides.retain(|side| side.peer.tls);
+    for side in &mut sides {
+        side.tls = Some(Tls {
+            folder: folder.to_owned(),
+            trust: trust.clone(),
+        });
+    }
+    sides
+}
+
 impl Side {
     fn of(peer: &'static Peer) -> Self {
         Self {
             label: peer.framework.to_owned(),
             peer,
+            tls: None,
         }
     }
 
@@ -94,6 +117,11 @@ impl Side {
         self.peer.stop == Stop::Graceful
     }
 
+    /// Whom its clients trust, where it is asked under TLS.
+    pub(super) fn tls(&self) -> Option<&Trust> {
+        self.tls.as_ref().map(|tls| &tls.trust)
+    }
+
     /// Builds its peer.
     pub(super) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
         self.peer.build(workspace)
@@ -102,29 +130,41 @@ impl Side {
     /// Says how its server is started.
     pub(super) fn command(&self, workspace: &Workspace, place: Place) -> String {
         let command = self.peer.command(workspace, 0);
-        let program = std::path::Path::new(command.get_program());
-        let program = workspace.relative(program).display();
+        let program = workspace.relative(command.get_program().as_ref()).display();
+        let arguments = match self.tls {
+            None => "PORT",
+            Some(_) => "PORT TLS-PORT FOLDER",
+        };
         match place {
-            Place::Anywhere => format!("{program} PORT"),
-            Place::Core(core) => format!("taskset -c {core} {program} PORT"),
+            Place::Anywhere => format!("{program} {arguments}"),
+            Place::Core(core) => format!("taskset -c {core} {program} {arguments}"),
         }
     }
 
-    /// Starts its server, and waits until it listens.
+    /// Starts its server, and waits until it listens where it is asked.
     pub(super) async fn start(
         &self,
         workspace: &Workspace,
         place: Place,
     ) -> anyhow::Result<Server> {
-        let address = free_port()?;
-        let command = self.peer.command(workspace, address.port());
+        let plain = free_port()?;
+        let command = self.peer.command(workspace, plain.port());
         let spawn = match place {
             Place::Anywhere => Spawn::new(command.get_program()),
             Place::Core(core) => Spawn::new("taskset")
                 .args(["-c", &core.to_string()])
                 .arg(command.get_program()),
         };
-        let mut process = spawn.args(command.get_args()).start()?;
+        let spawn = spawn.args(command.get_args());
+        let (spawn, address) = match &self.tls {
+            None => (spawn, plain),
+            Some(tls) => {
+                let address = free_port()?;
+                let spawn = spawn.arg(address.port().to_string()).arg(&tls.folder);
+                (spawn, address)
+            }
+        };
+        let mut process = spawn.start()?;
         process.wait_listening(address, PATIENCE).await?;
         Ok(Server { process, address })
     }
@@ -151,6 +191,8 @@ pub(super) fn show_progress(subject: &str, round: usize, rounds: usize, side: &S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::certificate;
+    use crate::folder::Folder;
 
     #[test]
     fn a_baseline_has_its_double_and_no_side_stands_twice() {
@@ -161,6 +203,21 @@ mod tests {
             .map(|side| side.label)
             .collect();
         assert_eq!(labels, ["axum", "axum again (A/A)", "sundown", "hyper"]);
+    }
+
+    #[test]
+    fn under_tls_only_those_stay_that_serve_it() {
+        let folder = Folder::new("side-test").unwrap();
+        let trust = certificate::write(folder.path()).unwrap();
+        let others = ["axum", "hyper"].map(str::to_owned);
+        let sides = against("axum-server", &others).unwrap();
+        let sides = under_tls(sides, folder.path(), &trust);
+        let labels: Vec<&str> = sides.iter().map(|side| side.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            ["axum-server", "axum-server again (A/A)", "sundown"]
+        );
+        assert!(sides.iter().all(|side| side.tls().is_some()));
     }
 
     #[test]

@@ -23,7 +23,7 @@ const CPU_TIME: Bound = Bound::AtMost(1.03);
 
 /// One side's measurements, a value a round.
 #[derive(Default)]
-struct Measured {
+pub(super) struct Measured {
     /// Requests a second.
     rate: Vec<f64>,
     /// Microseconds of the server's CPU time a request.
@@ -43,20 +43,24 @@ struct Slice {
 /// Measures all sides; returns also the baseline's median rate, which is its saturation.
 pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<(Findings, f64)> {
     let sides = against("axum", bench.against)?;
-    let measured = measure(bench, &sides).await?;
+    let measured = measure(bench, "throughput", &sides).await?;
     let saturation = median(&measured[BASELINE].rate);
-    warn_of_neighbours(&sides, &measured);
     let findings = Findings {
         subject: "throughput",
-        how: format!(
-            "GET /fast over {CONNECTIONS} kept-alive connections, closed loop, {} rounds of {:?}, medians and 95 % intervals",
-            bench.pairs, bench.length
-        ),
+        how: how(bench, "kept-alive connections"),
         commands: bench.commands(&sides, bench.server_core()),
         rows: rows(&sides, &measured),
         claims: claims(&measured),
     };
     Ok((findings, saturation))
+}
+
+/// Says how it is measured over such connections.
+pub(super) fn how(bench: &Bench<'_>, connections: &str) -> String {
+    format!(
+        "GET /fast over {CONNECTIONS} {connections}, closed loop, {} rounds of {:?}, medians and 95 % intervals",
+        bench.pairs, bench.length
+    )
 }
 
 /// Finds the baseline's saturation alone.
@@ -86,10 +90,15 @@ fn warn_of_neighbours(sides: &[Side], measured: &[Measured]) {
     }
 }
 
-async fn measure(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<Measured>> {
+/// Measures all sides, round by round.
+pub(super) async fn measure(
+    bench: &Bench<'_>,
+    subject: &str,
+    sides: &[Side],
+) -> anyhow::Result<Vec<Measured>> {
     let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
     for (round, index) in interleave(bench.pairs, sides.len()) {
-        show_progress("throughput", round, bench.pairs, &sides[index]);
+        show_progress(subject, round, bench.pairs, &sides[index]);
         let slice = measure_one(bench, &sides[index]).await?;
         let side = &mut measured[index];
         side.rate.push(slice.answered / slice.took);
@@ -97,14 +106,15 @@ async fn measure(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<Measur
         side.server_share.push(slice.server_cpu / slice.took);
         side.client_share.push(slice.client_cpu / slice.took);
     }
+    warn_of_neighbours(sides, &measured);
     Ok(measured)
 }
 
 async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Slice> {
     let Server { process, address } = side.start(bench.workspace, bench.server_core()).await?;
-    let (pid, length) = (process.id(), bench.length);
+    let (pid, length, tls) = (process.id(), bench.length, side.tls().cloned());
     on_core(bench.machine.client_core, move || {
-        let mut client = Client::connect(address, CONNECTIONS)?;
+        let mut client = Client::connect(address, CONNECTIONS, tls.as_ref())?;
         client.saturate(warm_up(length))?;
         let (server, own) = (machine::cpu_time(pid)?, machine::thread_cpu_time()?);
         let seen = client.saturate(length)?;
@@ -123,7 +133,7 @@ pub(super) fn warm_up(length: Duration) -> Duration {
     length / 5
 }
 
-fn rows(sides: &[Side], measured: &[Measured]) -> Vec<Row> {
+pub(super) fn rows(sides: &[Side], measured: &[Measured]) -> Vec<Row> {
     let baseline = &measured[BASELINE];
     let row = |(side, own): (&Side, &Measured)| Row {
         server: side.label.clone(),
@@ -146,20 +156,26 @@ fn rows(sides: &[Side], measured: &[Measured]) -> Vec<Row> {
 }
 
 fn claims(measured: &[Measured]) -> Vec<Claim> {
-    let (base, control, ours) = (&measured[BASELINE], &measured[CONTROL], &measured[OURS]);
+    let (base, ours) = (&measured[BASELINE], &measured[OURS]);
     vec![
-        Claim::ratio(
-            "throughput, sundown / axum, of the A/A control",
-            estimate_over(
-                &ratios(&ours.rate, &base.rate),
-                &ratios(&control.rate, &base.rate),
-            ),
-            THROUGHPUT,
-        ),
+        throughput_claim("throughput, sundown / axum, of the A/A control", measured),
         Claim::ratio(
             "CPU time a request, sundown / axum",
             estimate(&ratios(&ours.cpu, &base.cpu)),
             CPU_TIME,
         ),
     ]
+}
+
+/// Judges our rate by the baseline's, in units of the control's.
+pub(super) fn throughput_claim(what: &str, measured: &[Measured]) -> Claim {
+    let (base, control, ours) = (&measured[BASELINE], &measured[CONTROL], &measured[OURS]);
+    Claim::ratio(
+        what,
+        estimate_over(
+            &ratios(&ours.rate, &base.rate),
+            &ratios(&control.rate, &base.rate),
+        ),
+        THROUGHPUT,
+    )
 }
