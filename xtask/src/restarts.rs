@@ -4,6 +4,7 @@
 //! think for a long time between two requests on one connection.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +18,8 @@ use sundown_verify::process::{Spawn, free_port};
 use sundown_verify::tally::Counts;
 use sundown_verify::tcp::Window;
 use sundown_verify::{Endpoint, Kind, Load, Plan, Process, Request};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -163,7 +166,7 @@ struct Server {
     process: Process,
     plain: Endpoint,
     tls: Endpoint,
-    admin: Endpoint,
+    admin: SocketAddr,
 }
 
 impl Server {
@@ -185,16 +188,17 @@ impl Server {
                 address: tls,
                 tls: true,
             },
-            admin: admin.into(),
+            admin,
         })
     }
 
     /// Which process answers.
     async fn pid(&self) -> anyhow::Result<i32> {
-        let letter = Letter::new(&[Request::get("/lifecycle")], self.admin);
-        let mut connection = Connection::open(self.admin, Window::Usual, LIMIT).await?;
-        let exchange = connection.exchange(&letter, LIMIT).await;
-        let status = String::from_utf8_lossy(exchange.last_bytes()).into_owned();
+        let mut connection = TcpStream::connect(self.admin).await?;
+        let request = "GET /lifecycle HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        connection.write_all(request.as_bytes()).await?;
+        let mut status = String::new();
+        connection.read_to_string(&mut status).await?;
         let pid = status.split("\"pid\":").nth(1);
         let pid = pid.and_then(|rest| rest.split(',').next()?.parse().ok());
         pid.with_context(|| format!("nobody says who answers: {status}"))
@@ -413,8 +417,11 @@ async fn think(
 fn print(found: &Found) {
     let tried = |what: &str, tried: Tried| {
         println!(
-            "{what:44} {:>9} requests, {} lost, {} refused",
-            tried.requests, tried.lost, tried.refused
+            "{what:44} {:>9} requests, {} lost, {} refused, {} declined in order",
+            tried.requests,
+            tried.lost,
+            tried.refused,
+            tried.declined - tried.refused
         );
     };
     for useless in &found.useless {
