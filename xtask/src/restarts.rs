@@ -207,7 +207,7 @@ impl Server {
     /// Restarts it; returns the process that answers now, and how long that took.
     async fn restart(&self, before: i32) -> anyhow::Result<(i32, Duration)> {
         let began = Instant::now();
-        signal(before, libc::SIGUSR2)?;
+        signal(before, libc::SIGUSR2).with_context(|| self.last_words())?;
         while began.elapsed() < LIMIT {
             let pid = self.pid().await?;
             if pid != before {
@@ -215,7 +215,14 @@ impl Server {
             }
             tokio::time::sleep(STEP).await;
         }
-        bail!("no successor within {LIMIT:?}: {}", self.process.stderr())
+        bail!("no successor within {LIMIT:?}: {}", self.last_words())
+    }
+
+    /// What it said last.
+    fn last_words(&self) -> String {
+        let said = self.process.stderr();
+        let lines: Vec<&str> = said.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     /// Stops it; what is left of it ends when this is dropped.

@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::core::{Core, lock};
 use crate::hooks::{HookFuture, HookResult};
-use crate::lifecycle::Phase;
+use crate::lifecycle::{Phase, Reason};
 use crate::stderr;
 
 /// Something that a service cannot do without, and how to see that it is there.
 ///
 /// While it fails, `/readyz` of the [`Admin`](crate::Admin) listener says 503, and the service goes on
-/// serving whoever comes. It is asked once the service is ready, and not any more once a stop has begun; until
-/// the first answer the service does not count as ready.
+/// serving whoever comes. It is asked once the start hooks are done, and not any more once a stop has begun;
+/// until the first answer the service does not count as ready, and in a restart its successor takes nothing over
+/// before every check holds.
 ///
 /// ```
 /// use std::time::Duration;
@@ -101,7 +103,10 @@ pub(crate) enum Standing {
 
 /// What is known of each check.
 #[derive(Default)]
-pub(crate) struct Checks(Mutex<Vec<CheckStatus>>);
+pub(crate) struct Checks {
+    list: Mutex<Vec<CheckStatus>>,
+    changed: Notify,
+}
 
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct CheckStatus {
@@ -114,13 +119,30 @@ pub(crate) struct CheckStatus {
     since: Option<Instant>,
 }
 
+impl CheckStatus {
+    fn is_up(&self) -> bool {
+        self.standing == Standing::Up
+    }
+}
+
 impl Checks {
     pub(crate) fn list(&self) -> Vec<CheckStatus> {
-        lock(&self.0).clone()
+        lock(&self.list).clone()
+    }
+
+    /// Waits until every check holds.
+    pub(crate) async fn all_up(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.list().iter().all(CheckStatus::is_up) {
+                return;
+            }
+            changed.await;
+        }
     }
 
     fn add(&self, name: &str) -> usize {
-        let mut checks = lock(&self.0);
+        let mut checks = lock(&self.list);
         checks.push(CheckStatus {
             name: name.to_owned(),
             standing: Standing::Unknown,
@@ -132,13 +154,14 @@ impl Checks {
 
     /// Takes in an answer; true when it is not what stood before.
     fn set(&self, index: usize, standing: Standing, detail: String) -> bool {
-        let check = &mut lock(&self.0)[index];
+        let check = &mut lock(&self.list)[index];
         let differs = check.standing != standing;
         if differs {
             check.since = Some(Instant::now());
         }
         check.standing = standing;
         check.detail = detail;
+        self.changed.notify_waiters();
         differs
     }
 }
@@ -188,8 +211,13 @@ pub(crate) struct Readiness {
 
 impl Core {
     pub(crate) fn readiness(&self) -> Readiness {
+        let phase = match self.findings().reason {
+            // The service goes on, in another process.
+            Some(Reason::Restart(_)) => Phase::Ready,
+            _ => self.phase(),
+        };
         Readiness {
-            phase: self.phase(),
+            phase,
             checks: self.checks.list(),
         }
     }
@@ -197,8 +225,7 @@ impl Core {
 
 impl Readiness {
     pub(crate) fn is_ready(&self) -> bool {
-        let up = |check: &CheckStatus| check.standing == Standing::Up;
-        self.phase == Phase::Ready && self.checks.iter().all(up)
+        self.phase == Phase::Ready && self.checks.iter().all(CheckStatus::is_up)
     }
 
     /// A line that names nobody.

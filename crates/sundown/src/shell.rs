@@ -49,12 +49,16 @@ pub(crate) async fn live(
     match started {
         Ok(pre_shutdown) => {
             core.link.send(Event::Started);
-            drain(&core, pre_shutdown).await;
+            core.reached(Phase::Ready).await;
+            open_admin(&core, &mut begun);
+            drain(&core, pre_shutdown, &mut begun.beside).await;
         }
         Err(failure) => tell_not_started(&core, failure),
     }
     core.reached(Phase::Releasing).await;
-    let Begun { releases, beside } = begun;
+    let Begun {
+        releases, beside, ..
+    } = begun;
     let releases = releases.due();
     if let Some(times) = core.stop_times() {
         let margin = END_MARGIN.min(core.budget.release / 4);
@@ -79,6 +83,8 @@ struct Begun {
     releases: Releases,
     /// What those who run the service see of it.
     beside: Option<Beside>,
+    /// Where they will.
+    admin: Option<(Listening, Serve)>,
 }
 
 /// The release hooks, and which start hooks have made them due.
@@ -138,15 +144,14 @@ async fn start(
         pre_shutdown,
         post_cleanup,
     } = Hooks::arrange(hooks)?;
-    let mut admin = None;
     if let Some(beside) = beside {
         let waiting = bound.pop().expect("it was bound last");
         beside.check_reach(&waiting.address()?)?;
-        admin = Some(waiting.listen()?);
+        begun.admin = Some(waiting.listen()?);
         begun.beside = Some(beside);
     }
     if predecessor.is_none() {
-        open_admin(core, begun, admin.take());
+        open_admin(core, begun);
     }
     let releases = &mut begun.releases;
     releases.not_started = start.iter().map(|hook| hook.name.clone()).collect();
@@ -158,14 +163,14 @@ async fn start(
     if core.manager.stores() {
         listening.iter_mut().for_each(|(one, _)| store(core, one));
     }
+    checks::watch(core, checks);
     if let Some(predecessor) = predecessor {
+        core.checks.all_up().await;
         // Until then its clients, and whoever asks how it is, are answered by it alone.
         predecessor.ready(passed.into_taken()).await;
         tokio::spawn(predecessor.welcome(core.clone()));
     }
-    open_admin(core, begun, admin);
     open(core, listening, workers);
-    checks::watch(core, checks);
     tokio::spawn(restart::watch(core.clone(), restart_within));
     for stop in stops {
         let link = core.link.clone();
@@ -270,9 +275,9 @@ impl Waiting {
     }
 }
 
-/// Begins to serve those who run the service.
-fn open_admin(core: &Core, begun: &Begun, admin: Option<(Listening, Serve)>) {
-    if let (Some(beside), Some((listening, serve))) = (&begun.beside, admin) {
+/// Begins to serve those who run the service, if that has not begun yet.
+fn open_admin(core: &Core, begun: &mut Begun) {
+    if let (Some(beside), Some((listening, serve))) = (&begun.beside, begun.admin.take()) {
         stderr::lines(&format!("{}: admin on {}", core.name, listening.address));
         publish(core, &listening);
         beside.serve(listening, serve);
@@ -336,10 +341,15 @@ fn tell_not_started(core: &Core, failure: Option<Error>) {
     core.link.send(Event::NotStarted(reason));
 }
 
-async fn drain(core: &Arc<Core>, pre_shutdown: Vec<Hook>) {
+async fn drain(core: &Arc<Core>, pre_shutdown: Vec<Hook>, beside: &mut Option<Beside>) {
     core.reached(Phase::LameDuck).await;
     let restarts = matches!(core.findings().reason, Some(Reason::Restart(_)));
-    if let Some(times) = core.stop_times().filter(|_| !restarts) {
+    if restarts {
+        // Whoever asks how the service is, asks the successor from now on.
+        if let Some(beside) = beside.take() {
+            beside.end().await;
+        }
+    } else if let Some(times) = core.stop_times() {
         let by = times.schedule.cancel;
         run_all(pre_shutdown, by, &core.hard, &core.findings).await;
     }

@@ -4,6 +4,7 @@
 mod trial;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
@@ -253,25 +254,53 @@ async fn whom_a_proxy_has_announced_is_known_to_the_successor() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_is_handed_over_too() {
+async fn the_admin_listener_is_the_successors_while_this_process_drains() {
     adopt_orphans();
     let mut process = spawn("").env("SUNDOWN_ADMIN", ":0").start().unwrap();
     let admin = process.wait_line("admin on ", LIMIT).await.unwrap();
+    let admin: SocketAddr = admin.parse().unwrap();
     let address = process.wait_line("http on ", LIMIT).await.unwrap();
     let mut client = Client::to(address.parse().unwrap()).await;
+    let first = pid(&mut client).await;
+    client.send(&get("/slow?ms=1000")).await;
+    process.wait_output("slow began", LIMIT).await.unwrap();
+    let mut kept = Client::to(admin).await;
+    let told = lifecycle(&mut kept).await;
+    assert!(told.contains(&format!("\"pid\":{first},")), "{told}");
     process.signal(libc::SIGUSR2).unwrap();
+    process
+        .wait_output("restarted as PID", LIMIT)
+        .await
+        .unwrap();
+    // Who connected before the listener was let go is answered here, and is told nothing of a stop.
+    let mut answers = Vec::new();
+    while answers.len() < 20 {
+        let status = lifecycle(&mut Client::to(admin).await).await;
+        assert!(status.contains("\"ready\":true"), "{status}");
+        match process_of(&status) {
+            pid if pid == first => assert!(answers.is_empty(), "the successor has answered"),
+            pid => answers.push(pid),
+        }
+    }
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "{answers:?}");
+    // It travels as soon as it is idle.
+    while process_of(&lifecycle(&mut kept).await) == first {}
+    assert!(!process.has_ended());
+    client.answer().await;
     process.wait_exit(LIMIT).await.unwrap();
-    let successor = Successor::answers(&mut client).await;
-    let mut probe = Client::to(admin.parse().unwrap()).await;
-    probe
-        .send("GET /lifecycle HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        .await;
-    let (_, status) = probe.answer().await;
-    assert!(
-        status.contains(&format!("\"pid\":{}", successor.pid)),
-        "{status}"
-    );
-    successor.stop().await;
+    Successor::answers(&mut client).await.stop().await;
+}
+
+async fn lifecycle(client: &mut Client) -> String {
+    let request = "GET /lifecycle HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    client.send(request).await;
+    client.answer().await.1
+}
+
+fn process_of(status: &str) -> i32 {
+    let (_, pid) = status.split_once("\"pid\":").unwrap();
+    pid.split(',').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
