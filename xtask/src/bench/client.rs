@@ -60,8 +60,7 @@ impl Client {
         let mut length = 0;
         let mut opened = Vec::with_capacity(connections);
         for number in 0..connections {
-            let mut stream = Stream::connect(target, tls)?;
-            stream.socket().set_read_timeout(Some(PATIENCE))?;
+            let mut stream = Stream::connect(target, tls, PATIENCE)?;
             length = ask_once(&mut stream)?;
             stream.socket().set_nonblocking(true)?;
             epoll.add(stream.socket(), number)?;
