@@ -51,6 +51,10 @@ pub(crate) async fn live(
             core.link.send(Event::Started);
             core.reached(Phase::Ready).await;
             open_admin(&core, &mut begun);
+            if let Some(predecessor) = begun.predecessor.take() {
+                // Now that every listener can take what comes.
+                tokio::spawn(predecessor.welcome(core.clone()));
+            }
             drain(&core, pre_shutdown, &mut begun.beside).await;
         }
         Err(failure) => tell_not_started(&core, failure),
@@ -85,6 +89,8 @@ struct Begun {
     beside: Option<Beside>,
     /// Where they will.
     admin: Option<(Listening, Serve)>,
+    /// Whose connections are to be welcomed.
+    predecessor: Option<Predecessor>,
 }
 
 /// The release hooks, and which start hooks have made them due.
@@ -168,7 +174,7 @@ async fn start(
         core.checks.all_up().await;
         // Until then its clients, and whoever asks how it is, are answered by it alone.
         predecessor.ready(passed.into_taken()).await;
-        tokio::spawn(predecessor.welcome(core.clone()));
+        begun.predecessor = Some(predecessor);
     }
     open(core, listening, workers);
     tokio::spawn(restart::watch(core.clone(), restart_within));
