@@ -136,13 +136,19 @@ async fn a_websocket_that_is_written_to_is_told_between_two_messages() {
 
 #[tokio::test]
 async fn a_websocket_that_never_answers_is_cut_off_by_name() {
-    let mut trial = Trial::of(spawn("").env("SUNDOWN_GRACE", "1s")).await;
+    let spawn = spawn("")
+        .env("SUNDOWN_GRACE", "1s")
+        .env("SUNDOWN_REPORT", "-");
+    let mut trial = Trial::of(spawn).await;
     let mut websocket = WebSocket::open(&trial, "/ws").await;
     trial.signal(TERM);
     assert_eq!(code(&websocket.read().await.unwrap()), GOING_AWAY);
     let (status, said) = trial.exit().await;
     assert_eq!(status, 4, "{said}");
     assert!(said.contains("upgraded connection GET /ws"), "{said}");
+    // It is over before the process is: its owner has heard of the cut.
+    let report: serde_json::Value = serde_json::from_str(&trial.process.stdout()).unwrap();
+    assert_eq!(report["connections"]["cut_off"], 1, "{report}");
 }
 
 #[tokio::test]

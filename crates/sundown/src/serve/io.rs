@@ -242,6 +242,21 @@ impl Io {
         self.poll_discard(cx, *ending)
     }
 
+    /// Tells whoever has it since an upgrade that it is cut off: the application's own task, which nobody
+    /// else can end.
+    fn look_for_the_cut(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.connection.is_upgraded() {
+            return Ok(());
+        }
+        self.connection.wake_for_orders(cx.waker().clone());
+        if self.connection.is_cut() {
+            self.connection.set_fate(Fate::CutOff);
+            self.socket.abort();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+
     /// Says the last word on a WebSocket, if it is due.
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(Conversation { outbound, .. }) = self.websocket.as_deref_mut() else {
@@ -376,8 +391,8 @@ impl Read for Io {
             self.connection.bytes_arrived();
             return Poll::Ready(Ok(()));
         }
+        self.look_for_the_cut(cx)?;
         if self.websocket.is_some() {
-            self.connection.wake_for_orders(cx.waker().clone());
             // Its error is found by whoever reads or writes next.
             let _ = self.poll_part(cx);
         }
@@ -403,6 +418,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.look_for_the_cut(cx)?;
         if self.websocket.is_some() {
             return self.poll_write_frames(cx, bytes);
         }
@@ -416,6 +432,7 @@ impl Write for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.look_for_the_cut(cx)?;
         if self.websocket.is_some() {
             let mut slices = slices.iter().map(|slice| &**slice);
             let first = slices.find(|slice| !slice.is_empty()).unwrap_or_default();

@@ -371,6 +371,11 @@ impl Connection {
             });
     }
 
+    /// Whether it goes on as something else than HTTP, by an upgrade.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.is_websocket() || self.activity.load(Ordering::Relaxed) == activity::UPGRADED
+    }
+
     /// A handler has its bytes to itself; the report calls it by this name.
     pub(super) fn becomes_raw(&self, name: String) {
         self.enter(activity::RAW);

@@ -4,7 +4,7 @@
 //! record that has arrived in part, or decrypted and unread.
 
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream as StdTcpStream};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -65,6 +65,13 @@ impl Socket {
             Self::Plain(_) | Self::Unix(_) => Poll::Ready(Ok(true)),
             #[cfg(feature = "tls")]
             Self::Tls(tls) => tls.poll_open(cx),
+        }
+    }
+
+    /// Ends it in both directions, also for whoever waits for the other one.
+    pub(super) fn abort(&self) {
+        if let Some(socket) = self.fd() {
+            let _ = SockRef::from(&socket).shutdown(Shutdown::Both);
         }
     }
 
