@@ -72,7 +72,8 @@ fn visit(
     let (target, limit) = (stage.endpoint(), stage.service().grace);
     let recorder = stage.recorder().clone();
     async move {
-        let opened = Connection::open(target, Window::Usual, limit).await;
+        // A handshake that nobody takes part in is for the exchange to find.
+        let opened = Connection::dial(target, Window::Usual, limit).await;
         let late = Instant::now() >= window_ends;
         let mut connection = match opened {
             Ok(_) if late => return None,
