@@ -84,12 +84,7 @@ fn main() -> ExitCode {
             .on_start("follow", follow)
             .pre_shutdown("deregister", || async { eprintln!("deregistered") })
             .post_cleanup("follow", || async { eprintln!("released") }),
-        "releases-slowly" => app.post_cleanup("store", || async {
-            // Until the test lets it go.
-            while fs::metadata(file("store")).is_ok() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }),
+        "releases-slowly" => app.post_cleanup("store", || while_there("store")),
         "stays" | "proxied" | "tls" | "tls-clients" | "tls-anybody" | "tls-proxied" => app,
         other => {
             eprintln!("no such mode: {other}");
@@ -159,6 +154,7 @@ struct Pause {
 fn router() -> Router {
     Router::new()
         .route("/", routing::get(|| async { "ok" }))
+        .route("/held", routing::get(held))
         .route("/pid", routing::get(pid))
         .route("/slow", routing::get(slow))
         .route("/never", routing::get(std::future::pending::<()>))
@@ -181,6 +177,18 @@ fn router() -> Router {
             "/upload",
             routing::post(|body: Bytes| async move { format!("got {}", body.len()) }),
         )
+}
+
+/// Waits until the test lets it go.
+async fn while_there(name: &str) {
+    while fs::metadata(file(name)).is_ok() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn held() -> &'static str {
+    while_there("held").await;
+    "ok"
 }
 
 async fn pid() -> String {

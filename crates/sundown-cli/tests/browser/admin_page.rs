@@ -18,9 +18,10 @@ const TOKEN: &str = "0123456789abcdef";
 #[ignore = "needs a browser: cargo xtask browser"]
 async fn it_shows_a_stop_as_it_happens() {
     let folder = folder();
-    // The release waits until this is gone.
-    let gate = folder.path().join("store");
-    fs::write(&gate, "").unwrap();
+    // The request, and the release, wait until theirs is gone.
+    let [request_gate, release_gate] = ["held", "store"].map(|name| folder.path().join(name));
+    fs::write(&request_gate, "").unwrap();
+    fs::write(&release_gate, "").unwrap();
     let mut service = Spawn::new(bin_path("examples/trial"))
         .arg("releases-slowly")
         .env("TRIAL_FOLDER", folder.path())
@@ -30,15 +31,15 @@ async fn it_shows_a_stop_as_it_happens() {
         .unwrap();
     let admin = service.wait_line("admin on ", LIMIT).await.unwrap();
     let address = service.wait_line("http on ", LIMIT).await.unwrap();
-    let mut slow = TcpStream::connect(address).await.unwrap();
-    let request = "GET /slow?ms=4000 HTTP/1.1\r\nhost: trial\r\n\r\n";
-    slow.write_all(request.as_bytes()).await.unwrap();
-    let peer = slow.local_addr().unwrap().to_string();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = "GET /held HTTP/1.1\r\nhost: trial\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let peer = client.local_addr().unwrap().to_string();
     look(folder.path(), async move |page| {
         page.0.goto(&format!("http://{admin}/")).await.unwrap();
         give_the_token(&page).await;
         page.says("#phase", "ready").await;
-        page.says("#open", "GET /slow").await;
+        page.says("#open", "GET /held").await;
         page.says("#open", &peer).await;
         assert_eq!(page.text("#in-flight").await, "1");
 
@@ -47,14 +48,15 @@ async fn it_shows_a_stop_as_it_happens() {
         page.says("#phase", "draining").await;
         page.says("#note", "POST /shutdown: from the page").await;
         page.find("#timeline [data-phase=draining]").await;
+        fs::remove_file(&request_gate).unwrap();
         let mut answer = String::new();
-        slow.read_to_string(&mut answer).await.unwrap();
+        client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("ok"), "{answer}");
 
         page.says("#phase", "releasing").await;
         page.says("#hooks", "store").await;
         assert_eq!(page.text("#finished").await, "1");
-        fs::remove_file(&gate).unwrap();
+        fs::remove_file(&release_gate).unwrap();
         page.says("#phase", "stopped").await;
         page.says("#hooks", "done").await;
     })
