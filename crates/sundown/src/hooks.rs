@@ -95,7 +95,8 @@ impl Hook {
         Self::new(When::Start, name.into(), run)
     }
 
-    /// Runs when the stop begins, while requests are still served: deregister, tell others.
+    /// Runs when the stop begins, while requests are still served: deregister, tell others. Not in a
+    /// [restart](crate::Handle::restart): the service does not go away.
     pub fn pre_shutdown<F, Fut>(name: impl Into<String>, run: F) -> Self
     where
         F: FnOnce() -> Fut + Send + 'static,

@@ -31,7 +31,8 @@
 //! [`Listener::stay`] how long it may stay.
 //!
 //! SIGHUP stops nothing, as when a terminal closes: it lets certificates be read again. SIGUSR1 prints what
-//! is open: by route with age and peer, and where tasks, guards and workers were begun.
+//! is open: by route with age and peer, and where tasks, guards and workers were begun. SIGUSR2 restarts the
+//! program in place, see [`Handle::restart`].
 //!
 //! # Phases
 //! [`Phase`] tells where a service is; [`Handle::phases`] is a channel of them. What is true in
