@@ -80,7 +80,6 @@ fn main() -> ExitCode {
             .every(Duration::from_millis(10)),
         ),
         "follows" => app
-            .restart_within(Duration::from_millis(700))
             .on_start("follow", follow)
             .pre_shutdown("deregister", || async { eprintln!("deregistered") })
             .post_cleanup("follow", || async { eprintln!("released") }),

@@ -152,13 +152,17 @@ async fn what_is_under_way_is_finished_here_and_its_connection_travels_then() {
 
 #[tokio::test]
 async fn a_successor_that_fails_hangs_or_dies_changes_nothing() {
+    adopt_orphans();
     let folder = TempDir::new().unwrap();
-    let mut trial = start("follows", folder.path()).await;
+    let spawn = spawn("follows")
+        .env("TRIAL_FOLDER", folder.path())
+        .env("SUNDOWN_RESTART_WITHIN", "3s");
+    let mut trial = Trial::of(spawn).await;
     let mut client = trial.connect().await;
     let first = pid(&mut client).await;
     for (start, problem) in [
         ("fail", "ended before it was ready (exit status: 1)"),
-        ("hang", "was not ready within 700ms"),
+        ("hang", "was not ready within 3s"),
         ("die", "ended before it was ready (signal: 6"),
     ] {
         fs::write(folder.path().join("start"), start).unwrap();
