@@ -54,15 +54,19 @@ impl Run {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// Asks until the answer is this: what it tells of happens elsewhere.
     async fn until(&self, request: &str, expected: (u16, &str)) {
-        loop {
-            let (code, body) = self.ask(request).await;
-            if code == expected.0 && body.contains(expected.1) {
-                return;
-            }
-            tokio::time::sleep(STEP).await; // tidy: what changed tells nobody
+        until(self.admin, request, expected).await;
+    }
+}
+
+/// Asks until the answer is this: what it tells of happens elsewhere.
+async fn until(address: SocketAddr, request: &str, expected: (u16, &str)) {
+    loop {
+        let (code, body) = ask(address, request).await;
+        if code == expected.0 && body.contains(expected.1) {
+            return;
         }
+        tokio::time::sleep(STEP).await; // tidy: what changed tells nobody
     }
 }
 
@@ -288,8 +292,8 @@ async fn where_others_can_connect_a_token_is_wanted() {
         .unwrap();
     let admin = process.wait_line("admin on 0.0.0.0:", LIMIT).await.unwrap();
     let admin = SocketAddr::from(([127, 0, 0, 1], admin.parse().unwrap()));
-    process.wait_output("ready", LIMIT).await.unwrap();
-    for path in ["/livez", "/readyz", "/"] {
+    until(admin, "GET /readyz", (200, "ready")).await;
+    for path in ["/livez", "/"] {
         assert_eq!(ask(admin, &format!("GET {path}")).await.0, 200, "{path}");
     }
     for path in ["/metrics", "/lifecycle", "/nothing"] {
