@@ -336,6 +336,34 @@ async fn at_a_terminal_the_successor_serves_on_when_that_hangs_up() {
     successor.stop().await;
 }
 
+#[tokio::test]
+async fn as_pid_1_it_is_refused_in_one_line() {
+    let spawn = Spawn::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ])
+        .arg(spawn_path());
+    let mut trial = Trial::of(spawn).await;
+    let unshare = trial.process.id();
+    let children = format!("/proc/{unshare}/task/{unshare}/children");
+    let children = fs::read_to_string(children).unwrap();
+    let first = Successor {
+        pid: children.trim().parse().unwrap(),
+        gone: true,
+    };
+    first.signal(libc::SIGUSR2);
+    trial.says("no restart as PID 1").await;
+    assert_eq!(trial.ask("/pid").await.answer().await.1, "1");
+    first.signal(libc::SIGTERM);
+    let (code, told) = trial.exit().await;
+    assert_eq!(code, 0, "{told}");
+    assert!(!told.contains("restart: PID"), "{told}");
+}
+
 mod unix {
     use std::path::Path;
 
