@@ -21,6 +21,7 @@ mod suite;
 mod throughput;
 mod tls;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -54,6 +55,9 @@ pub(crate) struct Arguments {
         env = "XTASK_AGAINST"
     )]
     against: Vec<String>,
+    /// An earlier build of peer-sundown, whose throughput is compared with the present one's
+    #[arg(long, value_name = "FILE", value_parser = program)]
+    earlier: Option<PathBuf>,
     /// Print JSON instead of tables
     #[arg(long, env = "XTASK_JSON")]
     json: bool,
@@ -81,6 +85,7 @@ enum Subject {
 struct Bench<'a> {
     workspace: &'a Workspace,
     against: &'a [String],
+    earlier: Option<&'a Path>,
     machine: Machine,
     /// Rounds of what is cheap to repeat.
     pairs: usize,
@@ -135,6 +140,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn program(text: &str) -> Result<PathBuf, String> {
+    let program = PathBuf::from(text);
+    match program.is_file() {
+        true => Ok(program),
+        false => Err("no such file: build peer-sundown from an earlier commit first".to_owned()),
+    }
+}
+
 /// hyper is memory's baseline and axum-server that of TLS, whether or not they are to be shown elsewhere.
 fn with_baselines(bench: &Bench<'_>) -> Vec<String> {
     let baselines = ["hyper", tls::BASELINE].map(str::to_owned);
@@ -147,6 +160,7 @@ impl<'a> Bench<'a> {
         let full = Self {
             workspace,
             against: &arguments.against,
+            earlier: arguments.earlier.as_deref(),
             machine: Machine::describe()?,
             pairs: arguments.pairs,
             rounds: 3,

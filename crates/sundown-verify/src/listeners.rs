@@ -1,10 +1,22 @@
-//! Who listens where, as the kernel tells it (proc_net_tcp(5)).
+//! Who listens where, as the kernel tells it.
 //!
-//! Never connects: a connection would be one that the server sees.
+//! Never connects: a connection would be one that the server sees. Our own network namespace is asked
+//! by sock_diag(7), which looks at listeners alone; /proc/net/tcp (proc_net_tcp(5)) goes through the
+//! table of all connections, some milliseconds each time, and is for other namespaces and for where
+//! netlink is refused.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags,
+};
+use netlink_sys::{Socket, protocols::NETLINK_SOCK_DIAG};
 
 /// Is a socket that listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +34,14 @@ pub(crate) fn listens(addr: SocketAddr) -> io::Result<bool> {
 
 /// Lists the inodes of the sockets in our network namespace that listen on the port.
 pub(crate) fn on_port(port: u16) -> io::Result<Vec<u64>> {
-    let listeners = table("/proc/net")?.into_iter();
+    let listeners = ours()?.into_iter();
     let on_port = listeners.filter(|listener| listener.address.port() == port);
     Ok(on_port.map(|listener| listener.inode).collect())
 }
 
 /// Returns how many connections wait to be accepted on the port, in our network namespace.
 pub(crate) fn queued(port: u16) -> io::Result<u64> {
-    let listeners = table("/proc/net")?.into_iter();
+    let listeners = ours()?.into_iter();
     let on_port = listeners.filter(|listener| listener.address.port() == port);
     Ok(on_port.map(|listener| listener.queued).sum())
 }
@@ -59,6 +71,71 @@ fn sockets(pid: u32) -> io::Result<Vec<u64>> {
         socket.trim_end_matches(']').parse().ok()
     };
     Ok(open.filter_map(inode).collect())
+}
+
+/// Lists the listeners of our network namespace.
+fn ours() -> io::Result<Vec<Listener>> {
+    dump().or_else(|_| table("/proc/net"))
+}
+
+fn dump() -> io::Result<Vec<Listener>> {
+    // An unconnected netlink socket sends to the kernel.
+    let netlink = Socket::new(NETLINK_SOCK_DIAG)?;
+    let mut listeners = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        netlink.send(&request(family), 0)?;
+        while let Dump::Goes = read(&netlink.recv_from_full()?.0, &mut listeners)? {}
+    }
+    Ok(listeners)
+}
+
+fn request(family: libc::c_int) -> Vec<u8> {
+    let request = SockDiagMessage::InetRequest(InetRequest {
+        family: family as u8,
+        protocol: libc::IPPROTO_TCP as u8,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::LISTEN,
+        socket_id: SocketId::new_v4(),
+    });
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+enum Dump {
+    Goes,
+    Done,
+}
+
+/// Reads the messages of one datagram (netlink(7)).
+fn read(mut bytes: &[u8], listeners: &mut Vec<Listener>) -> io::Result<Dump> {
+    while !bytes.is_empty() {
+        let message = NetlinkMessage::deserialize(bytes).map_err(io::Error::other)?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => {
+                listeners.push(told(&socket));
+            }
+            NetlinkPayload::Done(_) => return Ok(Dump::Done),
+            other => return Err(io::Error::other(format!("sock_diag said {other:?}"))),
+        }
+        let length = (message.header.length as usize).next_multiple_of(4);
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    Ok(Dump::Goes)
+}
+
+fn told(socket: &InetResponse) -> Listener {
+    let id = &socket.header.socket_id;
+    Listener {
+        address: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
+        inode: socket.header.inode.into(),
+        // Of a listener this is the queue of accept(2).
+        queued: socket.header.recv_queue.into(),
+    }
 }
 
 fn table(folder: &str) -> io::Result<Vec<Listener>> {
@@ -156,6 +233,29 @@ mod tests {
             listener.accept().unwrap();
             assert_eq!(queued(addr.port()).unwrap(), left as u64);
         }
+    }
+
+    #[test]
+    fn both_tables_of_the_kernel_tell_the_same() {
+        let four = TcpListener::bind("127.0.0.1:0").unwrap();
+        let six = TcpListener::bind("[::1]:0");
+        let addresses = [Ok(four), six].into_iter().flatten();
+        let own: Vec<_> = addresses
+            .map(|listener| (listener.local_addr().unwrap(), listener))
+            .collect();
+        let inodes = sockets(std::process::id()).unwrap();
+        let both = [dump().unwrap(), table("/proc/net").unwrap()];
+        let [dumped, read] = both.map(|listeners| {
+            let found = |address: &SocketAddr| {
+                let found = listeners.iter().find(|found| found.address == *address);
+                *found.expect("it listens")
+            };
+            own.iter()
+                .map(|(address, _)| found(address))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(dumped, read);
+        assert!(dumped.iter().all(|found| inodes.contains(&found.inode)));
     }
 
     #[test]

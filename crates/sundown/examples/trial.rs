@@ -24,8 +24,10 @@ fn main() -> ExitCode {
     let mode = std::env::args().nth(1).unwrap_or_default();
     let app = App::new("trial");
     let handle = app.handle();
+    let restarts = app.handle();
     let app = match mode.as_str() {
         "" => app,
+        "restarts-otherwise" => app.restart_signal(Some(libc::SIGALRM)),
         "never-starts" => app.on_start("never", std::future::pending::<()>),
         "fails-to-start" => app
             .hook(Hook::on_start("first", || async {
@@ -91,7 +93,14 @@ fn main() -> ExitCode {
         }
     };
     let address = std::env::var("TRIAL_ADDRESS").unwrap_or_else(|_| "127.0.0.1:0".to_owned());
-    let listener = Listener::http(address, router())
+    let router = router().route(
+        "/restart",
+        routing::post(async move || {
+            restarts.restart();
+            "told"
+        }),
+    );
+    let listener = Listener::http(address, router)
         .head_timeout(Duration::from_millis(300))
         .connect_info()
         .event_retry(Duration::from_millis(1500))
@@ -186,6 +195,7 @@ async fn while_there(name: &str) {
 }
 
 async fn held() -> &'static str {
+    eprintln!("held");
     while_there("held").await;
     "ok"
 }

@@ -212,6 +212,14 @@ impl Listener {
         self
     }
 
+    /// Offers WebSockets over HTTP/2 as well (RFC 8441). Not by default: they cannot be told close (1001), as
+    /// they share their connection, and browsers open them over HTTP/1.1 unless they are offered this. They
+    /// stay as a CONNECT does, see [`Traffic`].
+    pub fn http2_websockets(mut self) -> Self {
+        self.limits.http2_websockets = true;
+        self
+    }
+
     /// How long traffic of a class may stay once the service drains; [`Traffic`] has the defaults.
     /// `Duration::MAX` is to the end of the drain.
     pub fn stay(mut self, traffic: Traffic, stay: Duration) -> Self {

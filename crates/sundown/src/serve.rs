@@ -67,6 +67,8 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// Whether requests carry axum's `ConnectInfo`.
     pub(crate) connect_info: bool,
+    /// Whether WebSockets may be opened over HTTP/2 (RFC 8441).
+    pub(crate) http2_websockets: bool,
     /// Whether a proxy says first whose connection it is.
     pub(crate) proxy_protocol: bool,
     /// How long each class of traffic may stay once the service drains.
@@ -83,6 +85,7 @@ impl Default for Limits {
             body: 64 << 20,
             connections: 65_536,
             connect_info: false,
+            http2_websockets: false,
             proxy_protocol: false,
             stays: Stays::default(),
             event_retry: None,

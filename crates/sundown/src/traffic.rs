@@ -13,7 +13,7 @@ use std::time::Duration;
 /// | [`Stream`](Self::Stream) | the same | to the end of the drain | an error: no last chunk (HTTP/1), RST_STREAM (HTTP/2) |
 /// | [`Grpc`](Self::Grpc) | the same, GOAWAY to its client | to the end of the drain | status UNAVAILABLE, behind a whole message |
 /// | [`WebSocket`](Self::WebSocket) | close (1001), to its client | not at all | the client's close; after mercy it is cut off |
-/// | a connection of [`Listener::tcp`](crate::Listener::tcp), CONNECT, another upgrade | `Context::draining` | to the end of the drain | `Context::cancelled`; after mercy it is cut off |
+/// | a connection of [`Listener::tcp`](crate::Listener::tcp), CONNECT (over HTTP/2: a WebSocket too), another upgrade | `Context::draining` | to the end of the drain | `Context::cancelled`; after mercy it is cut off |
 /// | a task, a worker | `Context::draining` | to the end of the drain | `Context::cancelled`; after mercy it is cut off |
 ///
 /// The end of the drain is grace less the share for releases and mercy; what is not at a boundary then has

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::post;
 use http::Request;
-use sundown::{App, ExitStatus, Handle, Report};
+use sundown::{App, ExitStatus, Handle, Listener, Report, Traffic};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tonic::Code;
@@ -24,16 +24,20 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::of(Duration::from_secs(2), |listener| listener).await
+    }
+
+    async fn of(grace: Duration, limit: impl FnOnce(Listener) -> Listener) -> Self {
         let (reporter, health) = tonic_health::server::health_reporter();
         let never = Router::new().route("/never", post(std::future::pending::<()>));
         let app = App::new("grpc")
-            .grace(Duration::from_secs(2))
+            .grace(grace)
             .release_share(Duration::ZERO)
             .grpc_health(reporter, [""])
-            .http(
+            .listener(limit(Listener::http(
                 "127.0.0.1:0",
                 never.merge(Routes::new(health).into_axum_router()),
-            );
+            )));
         let handle = app.handle();
         let running = tokio::spawn(async move { app.serve().await.unwrap() });
         handle.ready().await;
@@ -80,6 +84,28 @@ async fn a_streaming_call_hears_that_nobody_serves_and_ends_with_a_status() {
     let report = served.report().await;
     assert_eq!(report.exit_status(), ExitStatus::Drained, "{report}");
     assert_eq!(report.requests.ended_early, 1);
+}
+
+#[tokio::test]
+async fn calls_that_may_not_stay_do_not_wait_for_the_end_of_the_drain() {
+    let hour = Duration::from_secs(3_600);
+    let limit = |listener: Listener| listener.stay(Traffic::Grpc, Duration::ZERO);
+    let served = Served::of(hour, limit).await;
+    let mut client = served.client().await;
+    let mut watch = client.watch(whole()).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    served.handle.shutdown("the test");
+    let end = loop {
+        match watch.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ends with a status"),
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end.code(), Code::Unavailable, "{end}");
+    drop(client);
+    let report = served.report().await;
+    assert_eq!(report.exit_status(), ExitStatus::Drained, "{report}");
 }
 
 #[tokio::test]

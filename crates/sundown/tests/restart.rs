@@ -179,6 +179,67 @@ async fn a_successor_that_fails_hangs_or_dies_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_successor_takes_no_more_is_served_on_here() {
+    let folder = TempDir::new().unwrap();
+    let held = folder.path().join("held");
+    fs::write(&held, "").unwrap();
+    let mut trial = start("follows", folder.path()).await;
+    let mut client = trial.connect().await;
+    let first = pid(&mut client).await;
+    let mut busy = trial.ask("/held").await;
+    trial.says("held").await;
+    trial.signal(libc::SIGUSR2);
+    trial.says("restarted as PID").await;
+    // It travels between two answers.
+    let second = loop {
+        match pid(&mut client).await {
+            pid if pid != first => break pid,
+            _ => {}
+        }
+    };
+    let mut successor = Successor {
+        pid: second,
+        gone: false,
+    };
+    client
+        .send("POST /upload HTTP/1.1\r\nhost: trial\r\ncontent-length: 4\r\n\r\nab")
+        .await;
+    successor.signal(libc::SIGTERM);
+    trial.says("SIGTERM: stopping").await;
+
+    fs::remove_file(&held).unwrap();
+    assert_eq!(busy.answer().await.1, "ok");
+    assert_eq!(answer(&mut busy, "/pid").await.1, first.to_string());
+    client.send("cd").await;
+    assert_eq!(client.answer().await.1, "got 4");
+    assert_eq!(trial.exit().await.0, 0);
+    let ended = tokio::task::spawn_blocking(move || successor.ended());
+    assert_eq!(ended.await.unwrap(), Some(0));
+}
+
+#[tokio::test]
+async fn another_signal_restarts_where_that_is_wished_and_so_does_the_program_itself() {
+    adopt_orphans();
+    let mut trial = Trial::of(spawn("restarts-otherwise")).await;
+    let mut client = trial.connect().await;
+    let first = pid(&mut client).await;
+    trial.signal(libc::SIGALRM);
+    assert_eq!(trial.exit().await.0, 0);
+    let mut second = Successor::answers(&mut client).await;
+    assert_ne!(second.pid, first);
+    client
+        .send("POST /restart HTTP/1.1\r\nhost: trial\r\n\r\n")
+        .await;
+    assert_eq!(client.answer().await.1, "told");
+    let before = second.pid;
+    let ended = tokio::task::spawn_blocking(move || second.ended());
+    assert_eq!(ended.await.unwrap(), Some(0));
+    let third = Successor::answers(&mut client).await;
+    assert_ne!(third.pid, before);
+    third.stop().await;
+}
+
+#[tokio::test]
 async fn a_stop_meanwhile_ends_the_successor_too() {
     let folder = TempDir::new().unwrap();
     let mut trial = start("follows", folder.path()).await;

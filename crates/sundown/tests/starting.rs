@@ -2,9 +2,14 @@
 
 mod trial;
 
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
+use std::process::Child;
 
 use sundown_verify::process::free_port;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use trial::{LIMIT, Trial, run, spawn};
 
 const TERM: i32 = libc::SIGTERM;
@@ -142,6 +147,34 @@ async fn a_bad_setting_is_one_line_and_code_2_and_starts_nothing() {
 async fn a_socket_passed_by_listen_fds_is_used_and_left_to_its_owner() {
     let listener = std::net::TcpListener::bind(free_port().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
+    let mut child = with_socket(listener.as_raw_fd());
+    let mut client = trial::Client::to(address).await;
+    client.send(&trial::get("/")).await;
+    assert_eq!(client.answer().await.1, "ok");
+    drop(client);
+    end(&mut child);
+    // Its owner still listens: a connect is queued, not refused.
+    assert!(tokio::net::TcpStream::connect(address).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_passed_unix_socket_keeps_its_file() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("passed");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let mut child = with_socket(listener.as_raw_fd());
+    let mut client = UnixStream::connect(&path).await.unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: trial\r\nconnection: close\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = String::new();
+    client.read_to_string(&mut seen).await.unwrap();
+    assert!(seen.ends_with("ok"), "{seen}");
+    end(&mut child);
+    assert!(UnixStream::connect(&path).await.is_ok());
+}
+
+/// Starts a trial that is passed this socket.
+fn with_socket(fd: RawFd) -> Child {
     let mut child = std::process::Command::new("sh");
     // The shell sets the PID that exec keeps.
     child.args([
@@ -149,7 +182,6 @@ async fn a_socket_passed_by_listen_fds_is_used_and_left_to_its_owner() {
         "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=http exec \"$0\"",
     ]);
     child.arg(trial::spawn_path());
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
     // SAFETY: dup2 is async-signal-safe; descriptor 3 is the first that is passed.
     unsafe {
         child.pre_exec(move || match libc::dup2(fd, 3) {
@@ -157,14 +189,12 @@ async fn a_socket_passed_by_listen_fds_is_used_and_left_to_its_owner() {
             _ => Err(std::io::Error::last_os_error()),
         });
     }
-    let mut child = child.spawn().unwrap();
-    let mut client = trial::Client::to(address).await;
-    client.send(&trial::get("/")).await;
-    assert_eq!(client.answer().await.1, "ok");
-    drop(client);
+    child.spawn().unwrap()
+}
+
+/// Stops it, and waits for its end.
+fn end(child: &mut Child) {
     // SAFETY: the child is not reaped yet, so the PID is its own.
     unsafe { libc::kill(child.id() as i32, TERM) };
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    // Its owner still listens: a connect is queued, not refused.
-    assert!(tokio::net::TcpStream::connect(address).await.is_ok());
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use sundown::{Admin, App, Connection, Context, ExitStatus, Handle, Listener, Phase, Report, Tls};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -366,4 +368,95 @@ async fn authorities_beside_a_configuration_of_ones_own_are_no_silent_wish() {
         .await
         .unwrap();
     assert_eq!(report.exit_code, 2, "{report}");
+}
+
+/// A service within this test, for what the trial does not offer.
+struct Embedded {
+    handle: Handle,
+    running: JoinHandle<Report>,
+    certified: Certified,
+    _folder: TempDir,
+}
+
+impl Embedded {
+    async fn start(app: impl FnOnce(Tls) -> App) -> Self {
+        let folder = TempDir::new().unwrap();
+        let certified = certify();
+        write(folder.path(), &certified);
+        let file = |name| folder.path().join(name);
+        let app = app(Tls::files(file("cert.pem"), file("key.pem")));
+        let handle = app.handle();
+        let running = tokio::spawn(async move { app.serve().await.unwrap() });
+        assert_eq!(handle.ready().await, Phase::Ready);
+        Self {
+            handle,
+            running,
+            certified,
+            _folder: folder,
+        }
+    }
+
+    async fn connect(&self, listener: &str) -> TlsStream<TcpStream> {
+        let address = self.handle.address(listener).unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config(&self.certified, None)));
+        connector.connect(name(), stream).await.unwrap()
+    }
+
+    async fn stop(self) -> Report {
+        self.handle.shutdown("the test");
+        self.running.await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_raw_connection_under_tls_is_told_and_ends_with_close_notify() {
+    let echo = |mut connection: Connection, ctx: Context| async move {
+        let mut bytes = [0; 5];
+        connection.read_exact(&mut bytes).await?;
+        connection.write_all(&bytes).await?;
+        ctx.draining().await;
+        connection.write_all(b"bye").await?;
+        Ok(connection.shutdown().await?)
+    };
+    let listener = |tls| Listener::tcp("127.0.0.1:0", echo).tls(tls);
+    let served = Embedded::start(|tls| App::new("raw").listener(listener(tls))).await;
+    let mut client = served.connect("tcp").await;
+    client.write_all(b"hello").await.unwrap();
+    let mut seen = [0; 5];
+    client.read_exact(&mut seen).await.unwrap();
+    assert_eq!(&seen, b"hello");
+
+    let reading = tokio::spawn(async move {
+        let mut rest = String::new();
+        // Without close_notify rustls calls the end unexpected.
+        client.read_to_string(&mut rest).await.unwrap();
+        rest
+    });
+    let report = served.stop().await;
+    assert_eq!(reading.await.unwrap(), "bye");
+    assert_eq!(report.exit_status(), ExitStatus::Drained, "{report}");
+}
+
+#[tokio::test]
+async fn an_admin_listener_under_tls_wants_the_token_that_the_code_names() {
+    let admin = |tls| Admin::at("127.0.0.1:0").token("0123456789abcdef").tls(tls);
+    let served = Embedded::start(|tls| {
+        let idle = App::new("idle").http("127.0.0.1:0", axum::Router::new());
+        idle.admin(admin(tls))
+    })
+    .await;
+    for (header, expected) in [
+        ("", "http/1.1 401"),
+        ("authorization: bearer 0123456789abcdeX\r\n", "http/1.1 401"),
+        ("authorization: bearer 0123456789abcdef\r\n", "http/1.1 200"),
+    ] {
+        let mut client = served.connect("admin").await;
+        let request = format!("GET /lifecycle HTTP/1.1\r\nhost: trial\r\n{header}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut seen = [0; 12];
+        client.read_exact(&mut seen).await.unwrap();
+        assert_eq!(seen.to_ascii_lowercase(), expected.as_bytes(), "{header}");
+    }
+    assert_eq!(served.stop().await.exit_status(), ExitStatus::Drained);
 }

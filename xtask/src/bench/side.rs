@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -24,6 +25,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Side {
     pub(super) label: String,
     peer: &'static Peer,
+    /// What is started instead of what the peer's sources give now.
+    earlier: Option<PathBuf>,
     tls: Option<Tls>,
 }
 
@@ -98,6 +101,7 @@ impl Side {
         Self {
             label: peer.framework.to_owned(),
             peer,
+            earlier: None,
             tls: None,
         }
     }
@@ -105,6 +109,15 @@ impl Side {
     /// Sundown's side.
     pub(super) fn ours() -> anyhow::Result<Self> {
         Ok(Self::of(peers::find("sundown")?))
+    }
+
+    /// Sundown's side as it was: a build of its peer from other sources.
+    pub(super) fn earlier(program: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            label: "sundown, earlier".to_owned(),
+            earlier: Some(program.to_owned()),
+            ..Self::ours()?
+        })
     }
 
     /// The server that clients are measured against.
@@ -129,7 +142,7 @@ impl Side {
 
     /// Says how its server is started.
     pub(super) fn command(&self, workspace: &Workspace, place: Place) -> String {
-        let command = self.peer.command(workspace, 0);
+        let command = self.spawned(workspace, 0);
         let program = workspace.relative(command.get_program().as_ref()).display();
         let arguments = match self.tls {
             None => "PORT",
@@ -141,6 +154,16 @@ impl Side {
         }
     }
 
+    fn spawned(&self, workspace: &Workspace, port: u16) -> Command {
+        let command = self.peer.command(workspace, port);
+        let Some(program) = &self.earlier else {
+            return command;
+        };
+        let mut earlier = Command::new(program);
+        earlier.args(command.get_args());
+        earlier
+    }
+
     /// Starts its server, and waits until it listens where it is asked.
     pub(super) async fn start(
         &self,
@@ -148,7 +171,7 @@ impl Side {
         place: Place,
     ) -> anyhow::Result<Server> {
         let plain = free_port()?;
-        let command = self.peer.command(workspace, plain.port());
+        let command = self.spawned(workspace, plain.port());
         let spawn = match place {
             Place::Anywhere => Spawn::new(command.get_program()),
             Place::Core(core) => Spawn::new("taskset")

@@ -42,15 +42,27 @@ struct Slice {
 
 /// Measures all sides; returns also the baseline's median rate, which is its saturation.
 pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<(Findings, f64)> {
-    let sides = against("axum", bench.against)?;
+    let mut sides = against("axum", bench.against)?;
+    if let Some(program) = bench.earlier {
+        sides.push(Side::earlier(program)?);
+    }
     let measured = measure(bench, "throughput", &sides).await?;
     let saturation = median(&measured[BASELINE].rate);
+    let mut claims = claims(&measured);
+    if bench.earlier.is_some() {
+        let earlier = measured.last().expect("it was the last side");
+        claims.push(Claim::ratio(
+            "throughput, sundown / sundown, earlier",
+            estimate(&ratios(&measured[OURS].rate, &earlier.rate)),
+            THROUGHPUT,
+        ));
+    }
     let findings = Findings {
         subject: "throughput",
         how: how(bench, "kept-alive connections"),
         commands: bench.commands(&sides, bench.server_core()),
         rows: rows(&sides, &measured),
-        claims: claims(&measured),
+        claims,
     };
     Ok((findings, saturation))
 }

@@ -37,7 +37,7 @@ pub(crate) fn serve(mut stream: Io, fault: Fault) -> io::Result<()> {
             _ => {}
         }
         let leaves = answer(&mut stream, &request, accepted_late, fault)?;
-        if fault == Fault::Unread && STOPPING.load(Ordering::Relaxed) {
+        if fault == Fault::Unread && leaves && STOPPING.load(Ordering::Relaxed) {
             return Ok(());
         }
         served = true;

@@ -29,6 +29,8 @@ const STEP: Duration = Duration::from_millis(5);
 
 /// How long it still serves who connects after the signal.
 const LAME_DUCK: Duration = Duration::from_millis(400);
+/// The same where the fault shows in that time only, which a busy machine must not take up whole.
+const LONG_LAME_DUCK: Duration = Duration::from_millis(1_200);
 
 /// How long streams go on after the signal.
 const STREAMS: Duration = Duration::from_millis(300);
@@ -91,7 +93,11 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
     if !matches!(fault, Fault::Backlog | Fault::Zombie) {
         if asked() > 0 && fault != Fault::Impatient {
             // Somebody knows of it.
-            accept_for(LAME_DUCK, &listener, fault);
+            let lame_duck = match fault {
+                Fault::Untold | Fault::LameUntold => LONG_LAME_DUCK,
+                _ => LAME_DUCK,
+            };
+            accept_for(lame_duck, &listener, fault);
         }
         make_deaf(&listener);
         accept_for(Duration::from_millis(30), &listener, fault);

@@ -284,11 +284,12 @@ impl<S: HttpService> Stage<S> {
 }
 
 async fn http2<S: HttpService>(io: Io, exchanges: Exchanges<S>, connection: Arc<Registered>) {
-    let mut hyper = pin!(
-        http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .serve_connection(io, exchanges)
-    );
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new());
+    if connection.limits.http2_websockets {
+        builder.enable_connect_protocol();
+    }
+    let mut hyper = pin!(builder.serve_connection(io, exchanges));
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = hyper.as_mut().poll(cx) {

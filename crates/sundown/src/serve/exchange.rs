@@ -162,7 +162,7 @@ impl Exchange {
             ticket,
             context: None,
             bodiless: request.method() == Method::HEAD,
-            connects: request.method() == Method::CONNECT && request.version() < Version::HTTP_2,
+            connects: request.method() == Method::CONNECT,
             upgraded: false,
             outcome: Outcome::Open,
         }

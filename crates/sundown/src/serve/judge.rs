@@ -53,6 +53,8 @@ pub(super) struct View {
     pub(super) travels: bool,
     /// Whether it speaks WebSocket since an upgrade.
     pub(super) websocket: bool,
+    /// Whether streams of it may go on as something else (HTTP/2).
+    pub(super) tunnels: bool,
     /// Whether it ever carried a request.
     pub(super) served: bool,
     /// When it was told to go away (HTTP/2, WebSocket).
@@ -205,6 +207,10 @@ fn judge_http2(now: Instant, view: View, stage: Stage, limits: &Limits) -> Judge
         Activity::Busy | Activity::Closing(_) => None,
     };
     if let Some(told) = view.told {
+        if view.tunnels {
+            // It ends with its last stream, which only hyper knows.
+            return Judgement::Never;
+        }
         // GOAWAY is out; a client that neither answers the PING nor has a stream is not waited for.
         return match idle_since {
             Some(since) => at_or_now(now, since.max(told) + stage.linger, Order::Close),
@@ -267,6 +273,7 @@ mod tests {
             rests: false,
             travels: false,
             websocket: false,
+            tunnels: false,
             served: true,
             told: None,
         };
@@ -435,6 +442,17 @@ mod tests {
                 },
                 lame,
                 At(at(175)),
+            ),
+            (
+                "a tunnel is not closed after its goaway",
+                999,
+                View {
+                    tunnels: true,
+                    told: Some(at(100)),
+                    ..view(Http2, Idle(at(100)))
+                },
+                draining,
+                Never,
             ),
             (
                 "goaway to all when draining",

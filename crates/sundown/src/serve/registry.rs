@@ -86,6 +86,8 @@ pub(crate) struct Connection {
     /// It has gone that way; one that came back goes no second time.
     left: AtomicBool,
     websocket: AtomicBool,
+    /// A stream of HTTP/2 went on as something else; nobody says when that is over.
+    tunnels: AtomicBool,
     served: AtomicBool,
     /// Microseconds of `clock` plus one; zero is "not told".
     told: AtomicU64,
@@ -167,6 +169,7 @@ impl Registered {
             passage: OnceLock::new(),
             left: AtomicBool::new(false),
             websocket: AtomicBool::new(false),
+            tunnels: AtomicBool::new(false),
             served: AtomicBool::new(false),
             told: AtomicU64::new(0),
             order: AtomicU8::new(order::NONE),
@@ -386,6 +389,11 @@ impl Connection {
     /// A request was answered by an upgrade to WebSocket.
     pub(super) fn becomes_websocket(&self) {
         self.websocket.store(true, Ordering::Relaxed);
+    }
+
+    /// A stream goes on as something else, for as long as hyper keeps the connection.
+    pub(super) fn has_tunnel(&self) {
+        self.tunnels.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_websocket(&self) -> bool {
@@ -623,6 +631,7 @@ impl Connection {
             rests: self.rests.load(Ordering::Relaxed),
             travels: self.travels() && body != body::UNREAD,
             websocket: self.is_websocket(),
+            tunnels: self.tunnels.load(Ordering::Relaxed),
             served: self.served.load(Ordering::Relaxed),
             told: told.map(|micros| self.core.clock.instant(micros)),
         }
@@ -643,6 +652,7 @@ impl Connection {
             activity::UPGRADED => Work::Upgraded,
             activity::RAW => Work::Connection,
             activity::FLUSHING => Work::Request,
+            _ if self.tunnels.load(Ordering::Relaxed) => Work::Upgraded,
             _ if self.body.load(Ordering::Acquire) == body::OPEN => Work::Request,
             _ => return Vec::new(),
         };

@@ -10,6 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::exchange::Exchange;
+use super::judge::Protocol;
 use super::parting::{Course, Parting};
 use super::registry::Outcome;
 use crate::error::BoxError;
@@ -110,7 +111,9 @@ impl<B> Tracked<B> {
             Follows::Upgrade { websocket } => {
                 exchange.bodiless = true;
                 exchange.upgraded = true;
-                if websocket {
+                if exchange.connection.protocol() == Protocol::Http2 {
+                    exchange.connection.has_tunnel();
+                } else if websocket {
                     exchange.connection.becomes_websocket();
                 }
             }
