@@ -1,6 +1,8 @@
 //! The command `sundown`.
 
 mod demo;
+mod run;
+mod signals;
 mod verify;
 
 use std::ffi::OsString;
@@ -17,7 +19,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes:
+Exit codes, but for run, which has its own:
   0  the promise was kept
   1  the promise was broken
   2  it could not be found out: bad arguments, or something could not be started
@@ -27,6 +29,10 @@ Exit codes:
 enum Verb {
     Demo(demo::Arguments),
     Verify(Box<verify::Arguments>),
+    Run(run::Arguments),
+    /// The process between a guard and what it guards.
+    #[command(name = run::KEEPER, hide = true, disable_help_flag = true)]
+    Keeper(run::Keeper),
     /// One service of the shop: the demo starts it from this same file.
     #[command(name = "__shop", hide = true, disable_help_flag = true)]
     Shop {
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         Verb::Shop { arguments } => {
             return shop::run(std::iter::once(OsString::from("shop")).chain(arguments));
         }
+        Verb::Run(arguments) => return run::run(arguments),
+        Verb::Keeper(keeper) => return keeper.run(),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
     };

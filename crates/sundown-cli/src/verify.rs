@@ -245,7 +245,7 @@ pub(crate) struct Arguments {
 
     /// The signal that asks it to stop: TERM, INT, QUIT, HUP, USR1, USR2, or a number [default: TERM,
     /// or the unit's KillSignal]
-    #[arg(long, value_name = "SIGNAL", value_parser = settings::signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
+    #[arg(long, value_name = "SIGNAL", value_parser = crate::signals::signal, help_heading = "How the service stops", env = "SUNDOWN_VERIFY_SIGNAL")]
     signal: Option<i32>,
     /// Who gets the signal: the process that is started, as from a supervisor, or its whole group, as
     /// from a terminal

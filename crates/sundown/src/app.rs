@@ -38,6 +38,7 @@ use crate::{shell, stderr};
 pub struct App {
     name: String,
     wishes: Wishes,
+    environment: bool,
     report: Option<PathBuf>,
     listeners: Vec<Listener>,
     workers: Vec<Worker>,
@@ -249,6 +250,7 @@ impl App {
         Self {
             name: name.into(),
             wishes: Wishes::default(),
+            environment: true,
             report: None,
             listeners: Vec::new(),
             workers: Vec::new(),
@@ -293,6 +295,13 @@ impl App {
     /// The time between cancelling and cutting off. Default 500 ms; `SUNDOWN_MERCY`.
     pub fn mercy(mut self, mercy: Duration) -> Self {
         self.wishes.mercy = Some(mercy);
+        self
+    }
+
+    /// Takes no setting from the environment: it is somebody else's, such as that of a program which this one
+    /// runs.
+    pub fn without_environment(mut self) -> Self {
+        self.environment = false;
         self
     }
 
@@ -507,7 +516,10 @@ impl App {
             report,
             admin,
             restart_within,
-        } = Settings::from_environment(self.wishes)?;
+        } = match self.environment {
+            true => Settings::from_environment(self.wishes)?,
+            false => Settings::of(self.wishes),
+        };
         self.admin_settings = admin;
         self.restart_within = restart_within.unwrap_or(self.restart_within);
         let budget = wishes.settle()?;

@@ -42,6 +42,14 @@ impl Settings {
         Self::read(code, |name| std::env::var_os(name))
     }
 
+    /// What the code alone says.
+    pub(crate) fn of(wishes: Wishes) -> Self {
+        Self {
+            wishes,
+            ..Self::default()
+        }
+    }
+
     fn read(code: Wishes, get: impl Fn(&str) -> Option<OsString>) -> Result<Self, Error> {
         let duration = |name, from_code| match get(name) {
             Some(value) => parse(name, &value).map(Some),

@@ -69,7 +69,7 @@ pub(super) fn service(
         }
         _ => Ok(flag.unwrap_or(Duration::from_secs(usual))),
     };
-    let by_file = file.signal.as_deref().map(signal).transpose();
+    let by_file = file.signal.as_deref().map(crate::signals::signal).transpose();
     let by_file = by_file
         .map_err(|error| anyhow!("signal = {:?}: {error}", file.signal.unwrap_or_default()))?;
     let usual = match &target {
@@ -200,28 +200,6 @@ impl File {
     }
 }
 
-/// The signals that go by name.
-const SIGNALS: [(&str, i32); 6] = [
-    ("TERM", libc::SIGTERM),
-    ("INT", libc::SIGINT),
-    ("QUIT", libc::SIGQUIT),
-    ("HUP", libc::SIGHUP),
-    ("USR1", libc::SIGUSR1),
-    ("USR2", libc::SIGUSR2),
-];
-
-pub(super) fn signal(text: &str) -> Result<i32, String> {
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    let by_name = SIGNALS.iter().find(|(known, _)| *known == name);
-    let number = || {
-        name.parse()
-            .ok()
-            .filter(|number| (1..=libc::SIGRTMAX()).contains(number))
-    };
-    let signal = by_name.map(|(_, number)| *number).or_else(number);
-    signal.ok_or_else(|| "give TERM, INT, QUIT, HUP, USR1, USR2 or a number".to_owned())
-}
-
 /// Reads the path of a gRPC method.
 pub(super) fn method(text: &str) -> Result<String, String> {
     let named = text.strip_prefix('/').and_then(|rest| rest.split_once('/'));
@@ -233,17 +211,4 @@ pub(super) fn method(text: &str) -> Result<String, String> {
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_go_by_name_and_by_number() {
-        assert_eq!(signal("TERM"), Ok(15));
-        assert_eq!(signal("SIGQUIT"), Ok(3));
-        assert_eq!(signal("10"), Ok(10));
-        assert!(signal("0").is_err() && signal("65").is_err() && signal("KILLALL").is_err());
-    }
 }

@@ -1,0 +1,267 @@
+//! The keeper: the tiny process between the guard and what it guards.
+//!
+//! It is the parent of the command and of whatever that leaves behind, hears of sockets that begin to listen,
+//! and outlives the guard: a `listen` never waits for somebody who is gone. One thread, nothing but waiting.
+
+mod intercept;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::letters::{self, Order, To, Word};
+use crate::{OnGuardDeath, filter, kin, sys};
+
+/// How long what is told to stop since the guard is gone may take.
+const AFTER_THE_GUARD: Duration = Duration::from_secs(10);
+
+/// Runs a keeper over a socket that this process was started with, until everything that it keeps is gone.
+///
+/// The process must have no other thread.
+pub fn keep(
+    socket: RawFd,
+    on_guard_death: OnGuardDeath,
+    stop_signal: i32,
+    command: Vec<OsString>,
+) -> ExitCode {
+    let guard = sys::own_passed_fd(socket);
+    let kept = Keeper::start(guard, on_guard_death, stop_signal, command).and_then(Keeper::keep);
+    match kept {
+        Ok(()) => ExitCode::SUCCESS,
+        // There is nobody whom it could tell but by its end.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+struct Keeper {
+    guard: Option<OwnedFd>,
+    children: OwnedFd,
+    /// Who hears of `listen`, where that can be.
+    calls: Option<OwnedFd>,
+    /// The process that the command became, until it is reaped.
+    leader: Option<i32>,
+    on_guard_death: OnGuardDeath,
+    stop_signal: i32,
+    /// When what is left is killed.
+    until: Option<Instant>,
+}
+
+impl Keeper {
+    fn start(
+        guard: OwnedFd,
+        on_guard_death: OnGuardDeath,
+        stop_signal: i32,
+        command: Vec<OsString>,
+    ) -> io::Result<Self> {
+        rustix::io::fcntl_setfd(&guard, rustix::io::FdFlags::CLOEXEC)?;
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        let children = sys::children_that_end()?;
+        let mut keeper = Self {
+            guard: Some(guard),
+            children,
+            calls: None,
+            leader: None,
+            on_guard_death,
+            stop_signal,
+            until: None,
+        };
+        match launch(command) {
+            Ok(Launched {
+                pid,
+                calls,
+                unheard,
+            }) => {
+                keeper.leader = Some(pid);
+                keeper.calls = calls;
+                keeper.tell(&Word::Started { pid, unheard }, None);
+            }
+            Err(error) => {
+                let error = error.raw_os_error().unwrap_or(libc::EIO);
+                keeper.tell(&Word::Failed { error }, None);
+            }
+        }
+        Ok(keeper)
+    }
+
+    fn keep(mut self) -> io::Result<()> {
+        while self.reap()? {
+            let [guard, calls] = self.wait()?;
+            if calls {
+                self.hear();
+            }
+            if guard {
+                self.obey()?;
+            }
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                self.signal(libc::SIGKILL, To::All);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the guard, a call or the end of a child; says which of the first two it is.
+    fn wait(&self) -> io::Result<[bool; 2]> {
+        let mut waited = vec![PollFd::new(&self.children, PollFlags::IN)];
+        let others = [&self.guard, &self.calls].map(|descriptor| {
+            let descriptor = descriptor.as_ref()?;
+            waited.push(PollFd::new(descriptor, PollFlags::IN));
+            Some(waited.len() - 1)
+        });
+        let limit = self.until.map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            // Whoever was born meanwhile is killed a moment later.
+            Timespec::try_from(left.max(Duration::from_millis(10))).expect("it is short")
+        });
+        match poll(&mut waited, limit.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => return Ok([false; 2]),
+            Err(error) => return Err(error.into()),
+        }
+        let ready = |at: Option<usize>| at.is_some_and(|at| !waited[at].revents().is_empty());
+        Ok(others.map(ready))
+    }
+
+    /// Reaps who has ended; false once nobody is left.
+    fn reap(&mut self) -> io::Result<bool> {
+        // What it says is that somebody ended; who it was is asked below.
+        let _ = rustix::io::read(&self.children, &mut [0; 128]);
+        loop {
+            match sys::reap() {
+                Ok(Some((pid, status))) => {
+                    if self.leader == Some(pid) {
+                        self.leader = None;
+                        self.tell(&Word::Ended { status }, None);
+                    }
+                }
+                Ok(None) => return Ok(true),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some(calls) = &self.calls else { return };
+        match intercept::one(calls.as_fd()) {
+            Ok(None) => {}
+            Ok(Some(listener)) => self.tell(&Word::Listens, Some(listener.as_fd())),
+            // Nobody is left who could call.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && self.leader.is_none() => {
+                self.calls = None;
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => {
+                let text = format!("a listener could not be looked at: {error}");
+                self.tell(&Word::Note { text }, None);
+            }
+        }
+    }
+
+    fn obey(&mut self) -> io::Result<()> {
+        let Some(guard) = &self.guard else {
+            return Ok(());
+        };
+        match letters::receive(guard) {
+            Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(None) | Err(_) => {
+                self.guard = None;
+                if self.on_guard_death == OnGuardDeath::Stop {
+                    self.signal(self.stop_signal, To::Leader);
+                    self.until = Some(Instant::now() + AFTER_THE_GUARD);
+                }
+                // Nothing stays stopped.
+                self.signal(libc::SIGCONT, To::All);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody of these is reaped by anyone else, so that each PID is still whose it was; a grandchild may be
+    /// reaped by its own parent, and who follows it under its number within this moment is a descendant too.
+    fn signal(&self, signal: i32, to: To) {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let pids = match (to, self.leader) {
+            (To::Leader, Some(leader)) => vec![leader],
+            (To::Leader, None) => kin::children(own),
+            (To::All, _) => kin::descendants(own),
+        };
+        for pid in pids {
+            let _ = sys::signal(pid, signal);
+        }
+    }
+
+    /// Tells the guard, if there is one.
+    fn tell(&self, word: &Word, descriptor: Option<BorrowedFd<'_>>) {
+        if let Some(guard) = &self.guard {
+            let _ = letters::send(guard, word, descriptor);
+        }
+    }
+}
+
+struct Launched {
+    pid: i32,
+    calls: Option<OwnedFd>,
+    unheard: Option<String>,
+}
+
+/// Starts the command in a process group of its own, under the filter where that can be.
+fn launch(command: Vec<OsString>) -> io::Result<Launched> {
+    let mut words = command.into_iter();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).process_group(0);
+    let (ours, theirs) = letters::pair()?;
+    sys::prepare(&mut command, move || {
+        let heard = match hear_calls() {
+            Ok(calls) => letters::send(&theirs, &0, Some(calls.as_fd())),
+            Err(error) => letters::send(&theirs, &error.raw_os_error(), None),
+        };
+        // What is executed must start all the same.
+        drop(heard);
+        Ok(())
+    });
+    let child = command.spawn()?;
+    // Its copy of the other end would keep the conversation open.
+    drop(command);
+    let pid = i32::try_from(child.id()).expect("a PID is positive");
+    let (error, calls) = match letters::receive::<Option<i32>>(&ours)? {
+        Some((error, calls)) => (error, calls),
+        None => (Some(libc::EIO), None),
+    };
+    let unheard = calls.is_none().then(|| {
+        let error = io::Error::from_raw_os_error(error.unwrap_or(libc::EIO));
+        match error.raw_os_error() {
+            Some(libc::EBUSY) => "another supervisor hears its system calls already".to_owned(),
+            _ => format!("seccomp(2) says: {error}"),
+        }
+    });
+    Ok(Launched {
+        pid,
+        calls,
+        unheard,
+    })
+}
+
+/// Without CAP_SYS_ADMIN a filter is let in only where nothing can gain privileges.
+fn hear_calls() -> io::Result<OwnedFd> {
+    match sys::install_filter(&filter::program()) {
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
+            rustix::thread::set_no_new_privs(true)?;
+            sys::install_filter(&filter::program())
+        }
+        other => other,
+    }
+}
+
+/// How a process ended, as a shell would say it.
+pub(crate) fn exit_code(status: i32) -> u8 {
+    let status = ExitStatus::from_raw(status);
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    u8::try_from(code).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,138 @@
+//! What guard and keeper tell each other, with descriptors beside it.
+//!
+//! Over SOCK_SEQPACKET, so that a message arrives whole or not at all, and the end of either process is the
+//! end of the conversation.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The longest message: a note of what a system call said.
+const LONGEST: usize = 4096;
+
+/// What the guard asks of a keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Sends a signal.
+    Signal { signal: i32, to: To },
+}
+
+/// Who gets a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum To {
+    /// The process that the command became, or what it left when it has ended.
+    Leader,
+    /// Every process of the generation.
+    All,
+}
+
+/// What a keeper tells the guard.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Word {
+    /// The command runs; if its listeners cannot be heard of, why.
+    Started { pid: i32, unheard: Option<String> },
+    /// It could not be started, by this error of the system.
+    Failed { error: i32 },
+    /// A socket listens; a duplicate is beside this.
+    Listens,
+    /// Something that whoever runs the guard should know.
+    Note { text: String },
+    /// The process that the command became has ended, with this status (waitpid(2)).
+    Ended { status: i32 },
+}
+
+/// Both ends; the other is for a process that is yet to be.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// Sends a message, and a descriptor beside it.
+///
+/// # Errors
+/// `EPIPE` once the other end is gone.
+pub(crate) fn send(
+    socket: impl AsFd,
+    message: &impl Serialize,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = SendAncillaryBuffer::new(&mut space);
+    let descriptors = descriptor.map(|descriptor| [descriptor]);
+    if let Some(descriptors) = &descriptors {
+        beside.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    sendmsg(
+        socket,
+        &[IoSlice::new(&text)],
+        &mut beside,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
+/// The next message and what is beside it; `None` once the other end is gone.
+///
+/// # Errors
+/// `EAGAIN` where there is none yet and the socket does not wait, `InvalidData` for what is no such message.
+pub(crate) fn receive<M: DeserializeOwned>(
+    socket: impl AsFd,
+) -> io::Result<Option<(M, Option<OwnedFd>)>> {
+    let mut bytes = [0; LONGEST];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut beside = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let received = recvmsg(socket, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    let mut descriptor = None;
+    for message in beside.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut sent) = message {
+            descriptor = sent.next();
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let message = serde_json::from_slice(&bytes[..received.bytes])?;
+    Ok(Some((message, descriptor)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_with_its_descriptor_and_then_the_end() {
+        let (one, other) = pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        send(&one, &Word::Listens, Some(writer.as_fd())).unwrap();
+        send(&one, &Word::Ended { status: 256 }, None).unwrap();
+        drop((one, writer));
+
+        let (word, descriptor) = receive(&other).unwrap().unwrap();
+        assert!(matches!(word, Word::Listens));
+        let mut writer = io::PipeWriter::from(descriptor.unwrap());
+        writer.write_all(b"through").unwrap();
+        drop(writer);
+        let mut seen = String::new();
+        reader.read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, "through");
+        let (word, descriptor) = receive(&other).unwrap().unwrap();
+        assert!(matches!(word, Word::Ended { status: 256 }) && descriptor.is_none());
+        assert!(receive::<Word>(&other).unwrap().is_none());
+        assert!(send(&other, &Word::Listens, None).is_err());
+    }
+}

@@ -1,0 +1,232 @@
+//! The system calls that no crate offers: the one place with `unsafe`.
+//!
+//! Each function is one call, or one loop around it; none decides anything.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// An interface number that no system has. A socket bound to it hears nothing.
+const NO_SUCH_INTERFACE: libc::c_int = libc::c_int::MAX;
+
+/// `SO_BINDTOIFINDEX` (socket(7)); not in every libc's headers.
+const SO_BINDTOIFINDEX: libc::c_int = 62;
+
+/// A system call that waits for its answer (`struct seccomp_notif`, seccomp_unotify(2)).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Notification {
+    pub(crate) id: u64,
+    /// The thread that called, as this process's namespace numbers it.
+    pub(crate) thread: u32,
+    pub(crate) arguments: [u64; 6],
+}
+
+/// What becomes of a system call that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// The kernel carries it out as it is.
+    Continue,
+    /// It was carried out, with success.
+    Done,
+    /// It fails with this error number.
+    Fails(i32),
+}
+
+/// Lets this thread, and whoever it becomes, run under a filter (seccomp(2)); returns the descriptor that
+/// hears of calls that wait.
+///
+/// # Errors
+/// `EACCES` without CAP_SYS_ADMIN unless no_new_privs is set, `EBUSY` under another such filter, `EINVAL`
+/// before Linux 5.0.
+pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    const NEW_LISTENER: libc::c_ulong = 1 << 3;
+    const SPEC_ALLOW: libc::c_ulong = 1 << 2;
+    // Linux 5.19: a signal that does not kill leaves a call waiting.
+    const WAIT_KILLABLE_RECV: libc::c_ulong = 1 << 5;
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    let install = |flags: libc::c_ulong| {
+        // SAFETY: `filter` describes `program`, which the kernel only reads.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER as libc::c_ulong,
+                flags,
+                &raw const filter,
+            )
+        };
+        check(fd as libc::c_int)
+    };
+    let fd = match install(NEW_LISTENER | SPEC_ALLOW | WAIT_KILLABLE_RECV) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            install(NEW_LISTENER | SPEC_ALLOW)?
+        }
+        other => other?,
+    };
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Waits for the next call that waits (SECCOMP_IOCTL_NOTIF_RECV, seccomp_unotify(2)).
+///
+/// # Errors
+/// `ENOENT` if its caller is gone by now.
+pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    // SAFETY: all-zero bytes are a valid `seccomp_notif`, and what the kernel asks for.
+    let mut notification: libc::seccomp_notif = unsafe { mem::zeroed() };
+    // SAFETY: the request fills a `seccomp_notif`, which outlives it.
+    check(unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_RECV as _,
+            &raw mut notification,
+        )
+    })?;
+    Ok(Notification {
+        id: notification.id,
+        thread: notification.pid,
+        arguments: notification.data.args,
+    })
+}
+
+/// Whether a call still waits, so that what was looked up of its caller was its caller's
+/// (SECCOMP_IOCTL_NOTIF_ID_VALID, seccomp_unotify(2)).
+pub(crate) fn still_waits(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the request reads one number, which outlives it.
+    let valid = unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _,
+            &raw const id,
+        )
+    };
+    valid == 0
+}
+
+/// Answers a call that waits (SECCOMP_IOCTL_NOTIF_SEND, seccomp_unotify(2)).
+///
+/// # Errors
+/// `ENOENT` if its caller is gone by now.
+pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::Result<()> {
+    let response = libc::seccomp_notif_resp {
+        id,
+        val: 0,
+        error: match answer {
+            Answer::Fails(number) => -number,
+            Answer::Continue | Answer::Done => 0,
+        },
+        flags: match answer {
+            Answer::Continue => libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
+            Answer::Done | Answer::Fails(_) => 0,
+        },
+    };
+    // SAFETY: the request reads a `seccomp_notif_resp`, which outlives it.
+    check(unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_SEND as _,
+            &raw const response,
+        )
+    })
+    .map(drop)
+}
+
+/// Makes a listener deaf: new connects are refused, queued ones and handshakes under way live on
+/// (SO_BINDTOIFINDEX, socket(7)).
+///
+/// # Errors
+/// `EPERM` where a filter forbids it, `ENOPROTOOPT` before Linux 5.7.
+pub(crate) fn make_deaf(listener: BorrowedFd<'_>) -> io::Result<()> {
+    let interface = NO_SUCH_INTERFACE;
+    // SAFETY: the option is a number, which outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw const interface).cast(),
+            size_of_val(&interface) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Hears by a descriptor of children that end (signalfd(2)); the signal itself is blocked from now on.
+pub(crate) fn children_that_end() -> io::Result<OwnedFd> {
+    // SAFETY: `sigemptyset` makes a valid set of these bytes.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set outlives the calls, and SIGCHLD is a signal.
+    let fd = unsafe {
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    };
+    // SAFETY: the kernel has just opened it for us.
+    check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Reaps a child that has ended, if there is one (waitpid(2)): who it was, and its status.
+///
+/// # Errors
+/// `ECHILD` where there is no child at all.
+pub(crate) fn reap() -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    let pid = check(unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) })?;
+    Ok((pid > 0).then_some((pid, status)))
+}
+
+/// Sends a signal to a process that the caller knows not to be reaped (kill(2)).
+pub(crate) fn signal(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill has no preconditions on memory.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Lets the runtime watch whether a descriptor can be read (epoll(7)).
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always names the one descriptor that it keeps open.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Takes a descriptor that this process was started with.
+pub(crate) fn own_passed_fd(fd: RawFd) -> OwnedFd {
+    // SAFETY: whoever started this process says that it was opened for it, and nothing else here has it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Lets a program inherit a descriptor (fcntl(2), FD_CLOEXEC).
+pub(crate) fn inherit(command: &mut Command, fd: OwnedFd) {
+    let keep = move || {
+        // SAFETY: fcntl with F_SETFD takes a number, and `fd` is open for as long as the closure lives.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+    };
+    // SAFETY: fcntl is async-signal-safe, and nothing is allocated.
+    unsafe { command.pre_exec(keep) };
+}
+
+/// Lets a program run under what `prepare` does in its process before it is executed.
+///
+/// # Safety in use
+/// The caller has one thread, so that `prepare` may do what any code may.
+pub(crate) fn prepare(
+    command: &mut Command,
+    prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: forked from a process of one thread, no lock can be held by another.
+    unsafe { command.pre_exec(prepare) };
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
