@@ -69,7 +69,11 @@ pub(super) fn service(
         }
         _ => Ok(flag.unwrap_or(Duration::from_secs(usual))),
     };
-    let by_file = file.signal.as_deref().map(crate::signals::signal).transpose();
+    let by_file = file
+        .signal
+        .as_deref()
+        .map(crate::signals::signal)
+        .transpose();
     let by_file = by_file
         .map_err(|error| anyhow!("signal = {:?}: {error}", file.signal.unwrap_or_default()))?;
     let usual = match &target {
