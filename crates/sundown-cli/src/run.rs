@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sundown_guard::{Guard, OnGuardDeath};
+use sundown_guard::{Guard, OnGuardDeath, Restart};
 
 use crate::signals::signal;
 
@@ -23,6 +23,13 @@ pub(crate) struct Arguments {
     /// How long a connection has to be silent until its end costs nobody anything
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     quiet: Duration,
+    /// When an application that ends by itself is started again: no, on-failure or always. Its listeners stay
+    /// open meanwhile, and who waits in their queues is served by the next one
+    #[arg(long, value_name = "WHEN", default_value = "on-failure", value_enum)]
+    restart: When,
+    /// How long the next generation may take until it listens
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    ready_within: Duration,
     /// What tells the application to stop: a name or a number
     #[arg(long, value_name = "SIGNAL", default_value = "SIGTERM", value_parser = signal)]
     stop_signal: i32,
@@ -40,6 +47,8 @@ pub(crate) struct Arguments {
 const HELP: &str = "\
 On SIGTERM or SIGINT newcomers are refused, whoever waits in the queue is served, and once every
 connection rests the application is told to stop. A second signal hurries, a third kills.
+On SIGHUP the application is started anew beside the running one; once it listens, it takes what
+connects, and the one before finishes what it has. If it does not come to that, nothing changes.
 
   sundown run -- python3 -m http.server 8000
   sundown run --stop-signal SIGQUIT -- nginx -g 'daemon off;'
@@ -51,6 +60,24 @@ Exit codes:
   4    work was cut off
   126  it cannot be executed
   127  it is missing";
+
+/// When an application is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    No,
+    OnFailure,
+    Always,
+}
+
+impl From<When> for Restart {
+    fn from(when: When) -> Self {
+        match when {
+            When::No => Self::No,
+            When::OnFailure => Self::OnFailure,
+            When::Always => Self::Always,
+        }
+    }
+}
 
 fn on_guard_death(text: &str) -> Result<OnGuardDeath, String> {
     OnGuardDeath::named(text).ok_or_else(|| "give stop or keep".to_owned())
@@ -91,6 +118,8 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
         keeper: vec!["/proc/self/exe".into(), KEEPER.into()],
         name,
         drain: arguments.drain,
+        ready_within: arguments.ready_within,
+        restart: arguments.restart.into(),
         quiet: arguments.quiet,
         stop_signal: arguments.stop_signal,
         on_guard_death: arguments.on_guard_death,

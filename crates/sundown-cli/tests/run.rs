@@ -1,10 +1,13 @@
 //! `sundown run` on real processes: how it stops them, what it says, and what it leaves behind.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
@@ -34,9 +37,9 @@ impl Guarded {
             .args([&port, fault])
             .start()
             .unwrap();
-        let pid = guard.wait_line("the application is PID ", LIMIT).await;
+        let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
         guard
-            .wait_output("the application listens on", LIMIT)
+            .wait_output("generation 1 listens on", LIMIT)
             .await
             .unwrap();
         Self {
@@ -188,7 +191,6 @@ async fn what_a_command_leaves_running_is_guarded_on_and_stopped_with_it() {
         .args(["sh", "-c", &script])
         .start()
         .unwrap();
-    guard.wait_output("is guarded on", LIMIT).await.unwrap();
     guard.wait_output("listens on", LIMIT).await.unwrap();
     guard.signal(libc::SIGTERM).unwrap();
     let exit = guard.wait_exit(LIMIT).await.unwrap();
@@ -216,4 +218,165 @@ async fn without_its_guard_the_application_lives_or_ends_as_was_wished() {
     while guarded.is_there() {
         tokio::time::sleep(Duration::from_millis(10)).await; // tidy: whose end nobody is told
     }
+}
+
+/// Connects, asks and reads, again and again, until it is told to stop; tells how each ended that was not
+/// answered, and how many were.
+struct Load {
+    stop: Arc<AtomicBool>,
+    clients: Vec<JoinHandle<(usize, Vec<ErrorKind>)>>,
+}
+
+impl Load {
+    fn on(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let client = |_| {
+            let stop = stop.clone();
+            thread::spawn(move || {
+                let (mut answered, mut lost) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match visit(address) {
+                        Ok(()) => answered += 1,
+                        Err(error) => lost.push(error.kind()),
+                    }
+                }
+                (answered, lost)
+            })
+        };
+        let clients = (0..4).map(client).collect();
+        Self { stop, clients }
+    }
+
+    fn end(self) -> (usize, Vec<ErrorKind>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ends = self
+            .clients
+            .into_iter()
+            .map(|client| client.join().unwrap());
+        ends.fold((0, Vec::new()), |(all, mut losses), (answered, lost)| {
+            losses.extend(lost);
+            (all + answered, losses)
+        })
+    }
+}
+
+fn visit(address: SocketAddr) -> std::io::Result<()> {
+    let mut client = TcpStream::connect(address)?;
+    let request = b"GET /fast HTTP/1.1\r\nhost: guarded\r\n\r\n";
+    client.write_all(request)?;
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\nok") {
+        let mut bytes = [0; 1024];
+        match client.read(&mut bytes)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => seen.extend(&bytes[..count]),
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn restarts_lose_nothing_that_connects() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "none").await;
+    let slow = guarded.ask("/slow");
+    let load = Load::on(guarded.address);
+    for number in 1..=5 {
+        guarded.guard.signal(libc::SIGHUP).unwrap();
+        let over = format!("generation {number} has ended after");
+        let said = guarded.guard.wait_line(&over, LIMIT).await.unwrap();
+        assert!(said.ends_with("nothing was cut off"), "{said}");
+    }
+    let (answered, lost) = load.end();
+    assert!(answered > 100, "{answered}");
+    assert_eq!(lost, []);
+    assert!(rest(slow).ends_with("ok"));
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+    assert!(!guarded.is_there());
+}
+
+#[tokio::test]
+async fn a_next_generation_that_is_of_no_use_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let begun = folder.path().join("begun");
+    let (planted, address) = (bin_path("examples/planted"), free_port().unwrap());
+    let (begun, planted) = (begun.display(), planted.display());
+    for (then, problem) in [
+        ("exit 3", "it ended before it was ready (3)"),
+        ("exec sleep 60", "it did not listen on"),
+    ] {
+        let _ = fs::remove_file(begun.to_string());
+        let script = format!(
+            "if [ -e {begun} ]; then {then}; fi; touch {begun}; exec {planted} {}",
+            address.port()
+        );
+        let mut guard = guard(&["--quiet", "100ms", "--ready-within", "1s"])
+            .args(["sh", "-c", &script])
+            .start()
+            .unwrap();
+        guard
+            .wait_output("generation 1 listens on", LIMIT)
+            .await
+            .unwrap();
+        guard.signal(libc::SIGHUP).unwrap();
+        guard.wait_output(problem, LIMIT).await.unwrap();
+        guard
+            .wait_output("generation 1 serves on", LIMIT)
+            .await
+            .unwrap();
+        visit(address).unwrap();
+        guard.signal(libc::SIGTERM).unwrap();
+        let exit = guard.wait_exit(LIMIT).await.unwrap();
+        assert_eq!(exit.ended, Ended::Code(0), "{}", guard.stderr());
+    }
+}
+
+#[tokio::test]
+async fn after_a_crash_the_next_one_serves_who_waits() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "none").await;
+    let load = Load::on(guarded.address);
+    for number in 1..=5 {
+        // SAFETY: the guard has said that this process is its, and reaps it only when it has ended.
+        unsafe { libc::kill(guarded.pid, libc::SIGKILL) };
+        let next = format!("generation {} is PID ", number + 1);
+        let pid = guarded.guard.wait_line(&next, LIMIT).await.unwrap();
+        guarded.pid = pid.parse().unwrap();
+        let listens = format!("generation {} listens on", number + 1);
+        guarded.guard.wait_output(&listens, LIMIT).await.unwrap();
+        visit(guarded.address).unwrap();
+    }
+    let (answered, lost) = load.end();
+    assert!(answered > 20, "{answered}");
+    assert!(!lost.contains(&ErrorKind::ConnectionRefused), "{lost:?}");
+    // Those that were in flight: one a client and crash at most.
+    assert!(lost.len() <= 20, "{lost:?}");
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_the_commands_error_as_ever() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let planted = bin_path("examples/planted");
+    let (ended, said) = run(&[], &[planted.to_str().unwrap(), &port]).await;
+    assert_eq!(ended, Ended::Code(101), "{said}");
+    assert!(said.contains("Address already in use"), "{said}");
+}
+
+#[tokio::test]
+async fn an_application_may_close_its_listener_and_open_it_again() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "reload").await;
+    // SAFETY: the guard has said that this process is its.
+    unsafe { libc::kill(guarded.pid, libc::SIGHUP) };
+    let again = "is opened again: its queue was kept";
+    let load = Load::on(guarded.address);
+    guarded.guard.wait_output(again, LIMIT).await.unwrap();
+    visit(guarded.address).unwrap();
+    assert_eq!(load.end().1, []);
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
 }

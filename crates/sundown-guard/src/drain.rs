@@ -1,26 +1,26 @@
-//! A plain stop: newcomers are refused, what has arrived is served, and then the application is told.
+//! What a generation has under way, and the wait for its end.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use netlink_packet_sock_diag::inet::StateFlags;
 use tokio::time::{Instant, sleep};
 
 use crate::connections::rests;
-use crate::generation::Listener;
+use crate::generation::{Generation, Listener};
 use crate::sockets::{self, Seen};
-use crate::sys;
+use crate::{kin, sys};
 
 /// How often is looked.
-const STEP: Duration = Duration::from_millis(5);
+const STEP: Duration = Duration::from_millis(10);
 
 /// How long a handshake under way is waited for; a client that is gone never ends it.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 
-/// How long after that the queue is looked at once more: an acknowledgement may be on its way.
+/// How long the queue is looked at: an acknowledgement may be on its way.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
 /// What holds a stop up.
@@ -51,52 +51,83 @@ pub(crate) fn refuse_newcomers(listeners: &[Listener]) -> Vec<String> {
     listeners.iter().filter_map(deaf).collect()
 }
 
-/// The ports on which connections are the application's.
-pub(crate) fn ports(listeners: &[Listener]) -> HashSet<u16> {
-    listeners.iter().map(|open| open.address.port()).collect()
-}
-
-/// Waits until the queues are empty and every connection rests; `tell` hears of what holds it up.
-///
-/// # Errors
-/// If the kernel does not tell of its sockets.
-pub(crate) async fn quiesce(
+/// The sockets that are looked at.
+pub(crate) struct Scope {
+    queues: Vec<OwnedFd>,
     ports: HashSet<u16>,
+    /// Whose descendants have the connections, where others have some on these ports, too.
+    keeper: Option<i32>,
     quiet: Duration,
-    mut tell: impl FnMut(Held),
-) -> io::Result<()> {
-    let began = Instant::now();
-    loop {
-        let held = look(&ports, quiet, began.elapsed())?;
-        match held {
-            Some(held) => tell(held),
-            None => return Ok(()),
-        }
-        sleep(STEP).await;
-    }
+    since: Instant,
 }
 
-fn look(ports: &HashSet<u16>, quiet: Duration, since: Duration) -> io::Result<Option<Held>> {
-    let ours = |states| -> io::Result<Vec<Seen>> {
-        let mut seen = sockets::list(states)?;
-        seen.retain(|seen| ports.contains(&seen.local.port()));
-        Ok(seen)
-    };
-    // In this order: a handshake ends in the queue, and who is in the queue becomes a connection.
-    let shaking = ours(StateFlags::SYN_RECV)?.len() as u32;
-    let queued: u32 = ours(StateFlags::LISTEN)?
-        .iter()
-        .map(|seen| seen.unread)
-        .sum();
-    if queued > 0 || since < ROUND_TRIP || (shaking > 0 && since < HANDSHAKES) {
-        return Ok(Some(Held::Queue(queued + shaking)));
+impl Scope {
+    /// Everything on the ports of a generation that is alone.
+    pub(crate) fn alone(generation: &Generation, quiet: Duration) -> io::Result<Self> {
+        let listeners = generation.listeners();
+        let queues = listeners.iter().map(|own| own.socket.try_clone());
+        Ok(Self {
+            queues: queues.collect::<io::Result<_>>()?,
+            ports: listeners.iter().map(|own| own.address.port()).collect(),
+            keeper: None,
+            quiet,
+            since: Instant::now(),
+        })
     }
-    // What the application has closed the kernel delivers by itself.
-    let open = ours(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT)?;
-    let busy: Vec<Open> = open
-        .iter()
-        .filter(|seen| !rests(seen, quiet))
-        .map(|&Seen { local, peer, .. }| Open { local, peer })
-        .collect();
-    Ok((!busy.is_empty()).then_some(Held::Connections(busy)))
+
+    /// What a generation has that is beside another.
+    pub(crate) fn beside(generation: &Generation, quiet: Duration) -> io::Result<Self> {
+        Ok(Self {
+            keeper: Some(generation.keeper()),
+            ..Self::alone(generation, quiet)?
+        })
+    }
+
+    /// Waits until the queues are empty and every connection rests; `tell` hears of what holds it up.
+    ///
+    /// # Errors
+    /// If the kernel does not tell of its sockets.
+    pub(crate) async fn quiesce(self, mut tell: impl FnMut(Held)) -> io::Result<()> {
+        while let Some(held) = self.look()? {
+            tell(held);
+            sleep(STEP).await;
+        }
+        Ok(())
+    }
+
+    fn look(&self) -> io::Result<Option<Held>> {
+        // In this order: a handshake ends in the queue, and who is in the queue becomes a connection.
+        let shaking = self.on_our_ports(StateFlags::SYN_RECV)?.len() as u32;
+        let queued = self
+            .queues
+            .iter()
+            .map(|queue| sys::accept_queue(queue.as_fd()));
+        let queued: u32 = queued.sum::<io::Result<_>>()?;
+        let since = self.since.elapsed();
+        if queued > 0 || since < ROUND_TRIP || (shaking > 0 && since < HANDSHAKES) {
+            return Ok(Some(Held::Queue(queued + shaking)));
+        }
+        // What the application has closed the kernel delivers by itself.
+        let open = self.on_our_ports(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT)?;
+        let mut busy: Vec<&Seen> = open
+            .iter()
+            .filter(|seen| !rests(seen, self.quiet))
+            .collect();
+        if let Some(keeper) = self.keeper.filter(|_| !busy.is_empty()) {
+            let kin = kin::descendants(keeper);
+            let own: HashSet<u64> = kin.into_iter().flat_map(kin::sockets).collect();
+            busy.retain(|seen| own.contains(&seen.inode.into()));
+        }
+        let busy = busy
+            .into_iter()
+            .map(|&Seen { local, peer, .. }| Open { local, peer });
+        let busy: Vec<_> = busy.collect();
+        Ok((!busy.is_empty()).then_some(Held::Connections(busy)))
+    }
+
+    fn on_our_ports(&self, states: StateFlags) -> io::Result<Vec<Seen>> {
+        let mut seen = sockets::list(states)?;
+        seen.retain(|seen| self.ports.contains(&seen.local.port()));
+        Ok(seen)
+    }
 }

@@ -1,6 +1,7 @@
-//! The program that lets `listen` wait for the keeper, and lets everything else pass.
+//! The programs that the kernel runs for us: which calls wait for the keeper (classic BPF over `struct
+//! seccomp_data`, seccomp(2)), and which listener a connection goes to (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
 //!
-//! Pure: a list of instructions (classic BPF over `struct seccomp_data`, seccomp(2)).
+//! Pure: lists of instructions.
 
 use libc::sock_filter;
 
@@ -15,23 +16,39 @@ compile_error!("the guard knows x86_64 and aarch64 only");
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 
-/// Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose numbers have a bit
+/// `bind` and `listen` wait, everything else passes. Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose numbers have a bit
 /// of their own.
-pub(crate) fn program() -> [sock_filter; 6] {
+pub(crate) fn calls() -> [sock_filter; 7] {
     [
         load(ARCH),
-        unless_equal(AUDIT_ARCH, 2),
+        unless_equal(AUDIT_ARCH, 3),
         load(NUMBER),
-        // One further where it is equal.
-        if_equal(libc::SYS_listen as u32, 1),
+        if_equal(libc::SYS_listen as u32, 2),
+        if_equal(libc::SYS_bind as u32, 1),
         give_back(libc::SECCOMP_RET_ALLOW),
         give_back(libc::SECCOMP_RET_USER_NOTIF),
+    ]
+}
+
+/// Each new connection goes to one of `count` listeners of a group, the first of which is number `base`.
+pub(crate) fn steering(base: u32, count: u32) -> [sock_filter; 4] {
+    let random = libc::SKF_AD_OFF + libc::SKF_AD_RANDOM;
+    [
+        load(random as u32),
+        arithmetic(libc::BPF_MOD, count.max(1)),
+        arithmetic(libc::BPF_ADD, base),
+        instruction((libc::BPF_RET | libc::BPF_A) as u16, 0, 0, 0),
     ]
 }
 
 fn load(offset: u32) -> sock_filter {
     let code = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     instruction(code, 0, 0, offset)
+}
+
+fn arithmetic(operation: u32, operand: u32) -> sock_filter {
+    let code = (libc::BPF_ALU | operation | libc::BPF_K) as u16;
+    instruction(code, 0, 0, operand)
 }
 
 fn if_equal(value: u32, further: u8) -> sock_filter {
@@ -58,7 +75,7 @@ mod tests {
 
     /// What the program gives back for a call: an interpreter of the four instructions that it uses.
     fn verdict(arch: u32, number: u32) -> u32 {
-        let program = program();
+        let program = calls();
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -73,12 +90,21 @@ mod tests {
     }
 
     #[test]
-    fn listen_waits_and_everything_else_passes() {
+    fn bind_and_listen_wait_and_everything_else_passes() {
         const OTHER_ARCH: u32 = 0x4000_0003;
         let listen = libc::SYS_listen as u32;
         let table = [
             (AUDIT_ARCH, listen, libc::SECCOMP_RET_USER_NOTIF),
-            (AUDIT_ARCH, libc::SYS_bind as u32, libc::SECCOMP_RET_ALLOW),
+            (
+                AUDIT_ARCH,
+                libc::SYS_bind as u32,
+                libc::SECCOMP_RET_USER_NOTIF,
+            ),
+            (
+                AUDIT_ARCH,
+                libc::SYS_connect as u32,
+                libc::SECCOMP_RET_ALLOW,
+            ),
             (AUDIT_ARCH, listen | 0x4000_0000, libc::SECCOMP_RET_ALLOW),
             (OTHER_ARCH, listen, libc::SECCOMP_RET_ALLOW),
         ];

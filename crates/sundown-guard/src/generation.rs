@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
@@ -14,6 +14,7 @@ use crate::{Guard, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
+    number: u32,
     keeper: Child,
     letters: AsyncFd<OwnedFd>,
     listeners: Vec<Listener>,
@@ -24,7 +25,17 @@ pub(crate) struct Generation {
 /// A socket on which the application listens, and our duplicate of it.
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
+    pub(crate) inode: u64,
     pub(crate) socket: OwnedFd,
+}
+
+/// What a generation has to do with the one before.
+#[derive(Default)]
+pub(crate) struct Before {
+    /// Addresses on which that goes on listening.
+    pub(crate) shared: Vec<SocketAddr>,
+    /// Listeners that it has left.
+    pub(crate) left: Vec<Listener>,
 }
 
 /// What is heard of a generation.
@@ -34,8 +45,11 @@ pub(crate) enum News {
     Started { pid: i32, unheard: Option<String> },
     /// It could not be started.
     Failed(io::Error),
-    /// It listens here.
-    Listens(SocketAddr),
+    /// It listens here, by this socket.
+    Listens(SocketAddr, u64),
+    /// It had closed this socket, listens on its address again, and goes on without it once our duplicate is
+    /// [dropped](Generation::drop_listener).
+    Closed(u64),
     /// Something to tell.
     Note(String),
     /// The process that the command became has ended, with this status (waitpid(2)).
@@ -46,7 +60,7 @@ pub(crate) enum News {
 
 impl Generation {
     /// Starts a keeper, which starts the command.
-    pub(crate) fn start(guard: &Guard) -> io::Result<Self> {
+    pub(crate) fn start(guard: &Guard, number: u32, before: Before) -> io::Result<Self> {
         let (ours, theirs) = letters::pair()?;
         let mut words = guard.keeper.iter();
         let mut keeper = Command::new(words.next().ok_or(io::ErrorKind::InvalidInput)?);
@@ -59,10 +73,22 @@ impl Generation {
             // What a terminal sends is for the guard.
             .process_group(0);
         sys::inherit(&mut keeper, theirs);
-        let keeper = keeper.spawn()?;
+        let spawned = keeper.spawn();
+        // Its copy of the other end would keep the conversation open.
+        drop(keeper);
+        let keeper = spawned?;
+        for Listener {
+            address, socket, ..
+        } in before.left
+        {
+            letters::send(&ours, &Order::Inherit { address }, Some(socket.as_fd()))?;
+        }
+        let shared = before.shared;
+        letters::send(&ours, &Order::Start { shared }, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let letters = sys::watch(ours)?;
         Ok(Self {
+            number,
             keeper,
             letters,
             listeners: Vec::new(),
@@ -86,8 +112,11 @@ impl Generation {
             Ok(Some((Word::Failed { error }, _))) => {
                 News::Failed(io::Error::from_raw_os_error(error))
             }
-            Ok(Some((Word::Listens, Some(socket)))) => self.listens(socket),
-            Ok(Some((Word::Listens, None))) => News::Note("a listener is not known".to_owned()),
+            Ok(Some((Word::Listens { inode }, Some(socket)))) => self.listens(inode, socket),
+            Ok(Some((Word::Listens { .. }, None))) => News::Note(
+                "a listener is not known: this process may open no more files".to_owned(),
+            ),
+            Ok(Some((Word::Closed { inode, wanted }, _))) => self.closed(inode, wanted),
             Ok(Some((Word::Note { text }, _))) => News::Note(text),
             Ok(Some((Word::Ended { status }, _))) => {
                 self.ended = Some(status);
@@ -100,16 +129,87 @@ impl Generation {
         }
     }
 
-    fn listens(&mut self, socket: OwnedFd) -> News {
+    fn listens(&mut self, inode: u64, socket: OwnedFd) -> News {
         let address = rustix::net::getsockname(&socket).map(SocketAddr::try_from);
         let Ok(Ok(address)) = address else {
             return News::Note("a listener has no address".to_owned());
         };
         // A second `listen` changes the backlog of the first.
-        if self.listeners.iter().all(|known| known.address != address) {
-            self.listeners.push(Listener { address, socket });
+        if self.listeners.iter().all(|known| known.inode != inode) {
+            self.listeners.push(Listener {
+                address,
+                inode,
+                socket,
+            });
         }
-        News::Listens(address)
+        News::Listens(address, inode)
+    }
+
+    /// Gives it back a socket that it had closed, with whoever waits there, if it can have it.
+    fn closed(&self, inode: u64, wanted: bool) -> News {
+        let own = self.listeners.iter().find(|own| own.inode == inode);
+        match own.filter(|_| wanted) {
+            Some(own) => {
+                let socket = own.socket.as_fd();
+                let _ = letters::send(self.letters.get_ref(), &Order::Closed, Some(socket));
+                News::Note(format!(
+                    "{} is opened again: its queue was kept",
+                    own.address
+                ))
+            }
+            None => News::Closed(inode),
+        }
+    }
+
+    /// Closes our duplicate of a socket that the application has closed.
+    pub(crate) fn drop_listener(&mut self, inode: u64) {
+        self.listeners.retain(|listener| listener.inode != inode);
+        let _ = letters::send(self.letters.get_ref(), &Order::Closed, None);
+    }
+
+    /// Gives away its listeners, for those that come after it.
+    pub(crate) fn take_listeners(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.listeners)
+    }
+
+    /// Has these from the start.
+    pub(crate) fn adopt(&mut self, listeners: Vec<Listener>) {
+        self.listeners = listeners;
+    }
+
+    /// Duplicates of its listeners; without those that this process may not open.
+    pub(crate) fn share_listeners(&self) -> Vec<Listener> {
+        let share = |own: &Listener| {
+            Some(Listener {
+                socket: own.socket.try_clone().ok()?,
+                ..*own
+            })
+        };
+        self.listeners.iter().filter_map(share).collect()
+    }
+
+    /// The first is number 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The process whose descendants are its.
+    pub(crate) fn keeper(&self) -> i32 {
+        i32::try_from(self.keeper.id()).expect("a PID is positive")
+    }
+
+    /// Whether it listens on all of these.
+    pub(crate) fn listens_on(&self, addresses: &[SocketAddr]) -> bool {
+        let listens = |address| self.listeners.iter().any(|own| own.address == *address);
+        addresses.iter().all(listens)
+    }
+
+    /// Where it listens, each address once.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses: Vec<_> = self.listeners.iter().map(|own| own.address).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
     /// Sends a signal; whoever is gone does not hear it.

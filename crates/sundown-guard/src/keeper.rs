@@ -7,6 +7,7 @@ mod intercept;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitCode, ExitStatus};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::intercept::{Calls, Outcome, Waiting};
 use crate::letters::{self, Order, To, Word};
 use crate::{OnGuardDeath, filter, kin, sys};
 
@@ -41,8 +43,10 @@ pub fn keep(
 struct Keeper {
     guard: Option<OwnedFd>,
     children: OwnedFd,
-    /// Who hears of `listen`, where that can be.
-    calls: Option<OwnedFd>,
+    /// Calls that wait, where they can be heard.
+    calls: Option<Calls>,
+    /// A call that waits for a socket of the guard's.
+    waits: Option<Waiting>,
     /// The process that the command became, until it is reaped.
     leader: Option<i32>,
     on_guard_death: OnGuardDeath,
@@ -61,10 +65,12 @@ impl Keeper {
         rustix::io::fcntl_setfd(&guard, rustix::io::FdFlags::CLOEXEC)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let children = sys::children_that_end()?;
+        let (shared, inherited) = what_to_start_with(&guard)?;
         let mut keeper = Self {
             guard: Some(guard),
             children,
             calls: None,
+            waits: None,
             leader: None,
             on_guard_death,
             stop_signal,
@@ -77,7 +83,7 @@ impl Keeper {
                 unheard,
             }) => {
                 keeper.leader = Some(pid);
-                keeper.calls = calls;
+                keeper.calls = calls.map(|calls| Calls::new(calls, shared, inherited));
                 keeper.tell(&Word::Started { pid, unheard }, None);
             }
             Err(error) => {
@@ -107,9 +113,11 @@ impl Keeper {
     /// Waits for the guard, a call or the end of a child; says which of the first two it is.
     fn wait(&self) -> io::Result<[bool; 2]> {
         let mut waited = vec![PollFd::new(&self.children, PollFlags::IN)];
-        let others = [&self.guard, &self.calls].map(|descriptor| {
-            let descriptor = descriptor.as_ref()?;
-            waited.push(PollFd::new(descriptor, PollFlags::IN));
+        // While one call waits for the guard the next ones wait too.
+        let calls = self.calls.as_ref().filter(|_| self.waits.is_none());
+        let calls = calls.map(Calls::descriptor);
+        let others = [self.guard.as_ref(), calls].map(|descriptor| {
+            waited.push(PollFd::new(descriptor?, PollFlags::IN));
             Some(waited.len() - 1)
         });
         let limit = self.until.map(|until| {
@@ -146,10 +154,21 @@ impl Keeper {
     }
 
     fn hear(&mut self) {
-        let Some(calls) = &self.calls else { return };
-        match intercept::one(calls.as_fd()) {
-            Ok(None) => {}
-            Ok(Some(listener)) => self.tell(&Word::Listens, Some(listener.as_fd())),
+        let Some(calls) = &mut self.calls else { return };
+        match calls.next() {
+            Ok(Outcome::Nothing) => {}
+            Ok(Outcome::Listens { socket, inode }) => {
+                self.tell(&Word::Listens { inode }, Some(socket.as_fd()));
+            }
+            Ok(Outcome::Closed { inode, waiting }) => {
+                let wanted = waiting.wanted;
+                self.waits = Some(waiting);
+                self.tell(&Word::Closed { inode, wanted }, None);
+                if self.guard.is_none() {
+                    self.go_on(None);
+                }
+            }
+            Ok(Outcome::Note(text)) => self.tell(&Word::Note { text }, None),
             // Nobody is left who could call.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && self.leader.is_none() => {
                 self.calls = None;
@@ -162,14 +181,24 @@ impl Keeper {
         }
     }
 
+    /// Lets the call that waits for the guard go on.
+    fn go_on(&mut self, socket: Option<OwnedFd>) {
+        if let (Some(calls), Some(waiting)) = (&mut self.calls, self.waits.take()) {
+            calls.go_on(&waiting, socket);
+        }
+    }
+
     fn obey(&mut self) -> io::Result<()> {
         let Some(guard) = &self.guard else {
             return Ok(());
         };
         match letters::receive(guard) {
             Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(Some((Order::Closed, socket))) => self.go_on(socket),
+            Ok(Some((Order::Start { .. } | Order::Inherit { .. }, _))) => {}
             Ok(None) | Err(_) => {
                 self.guard = None;
+                self.go_on(None);
                 if self.on_guard_death == OnGuardDeath::Stop {
                     self.signal(self.stop_signal, To::Leader);
                     self.until = Some(Instant::now() + AFTER_THE_GUARD);
@@ -199,6 +228,21 @@ impl Keeper {
     fn tell(&self, word: &Word, descriptor: Option<BorrowedFd<'_>>) {
         if let Some(guard) = &self.guard {
             let _ = letters::send(guard, word, descriptor);
+        }
+    }
+}
+
+/// The addresses that are shared with the generation before, and the listeners that are to be used again.
+type StartWith = (Vec<SocketAddr>, Vec<(SocketAddr, OwnedFd)>);
+
+fn what_to_start_with(guard: &OwnedFd) -> io::Result<StartWith> {
+    let mut inherited = Vec::new();
+    loop {
+        match letters::receive(guard)? {
+            Some((Order::Inherit { address }, Some(socket))) => inherited.push((address, socket)),
+            Some((Order::Start { shared }, _)) => return Ok((shared, inherited)),
+            Some(_) => {}
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
 }
@@ -248,10 +292,10 @@ fn launch(command: Vec<OsString>) -> io::Result<Launched> {
 
 /// Without CAP_SYS_ADMIN a filter is let in only where nothing can gain privileges.
 fn hear_calls() -> io::Result<OwnedFd> {
-    match sys::install_filter(&filter::program()) {
+    match sys::install_filter(&filter::calls()) {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
             rustix::thread::set_no_new_privs(true)?;
-            sys::install_filter(&filter::program())
+            sys::install_filter(&filter::calls())
         }
         other => other,
     }

@@ -27,6 +27,56 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
+/// Lists the inodes of the sockets that a process has open; none where that may not be seen.
+pub(crate) fn sockets(pid: i32) -> Vec<u64> {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let inode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        let socket = link.to_str()?.strip_prefix("socket:[")?;
+        socket.trim_end_matches(']').parse().ok()
+    };
+    open.flatten().filter_map(inode).collect()
+}
+
+/// What /proc tells of a descriptor (proc_pid_fdinfo(5)).
+pub(crate) fn descriptor(pid: i32, number: i32) -> Option<Descriptor> {
+    let text = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"))?;
+    let flags = i32::from_str_radix(flags.trim(), 8).ok()?;
+    Some(Descriptor {
+        nonblocking: flags & libc::O_NONBLOCK != 0,
+        closes_on_exec: flags & libc::O_CLOEXEC != 0,
+        watched: watched(pid, number),
+    })
+}
+
+/// How a process has a descriptor open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub(crate) nonblocking: bool,
+    pub(crate) closes_on_exec: bool,
+    /// An epoll of the process waits for it already.
+    pub(crate) watched: bool,
+}
+
+fn watched(pid: i32, number: i32) -> bool {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return false;
+    };
+    open.flatten().any(|entry| {
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        let of_epoll = |line: &str| {
+            let mut words = line.strip_prefix("tfd:")?.split_whitespace();
+            words.next()?.parse::<i32>().ok()
+        };
+        text.lines()
+            .filter_map(of_epoll)
+            .any(|target| target == number)
+    })
+}
+
 /// The process that a thread belongs to.
 pub(crate) fn process_of(thread: u32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;

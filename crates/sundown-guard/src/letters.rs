@@ -5,6 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
@@ -20,6 +21,12 @@ const LONGEST: usize = 4096;
 /// What the guard asks of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Order {
+    /// A socket, beside this, that listens on this address and is to be used by whoever binds it.
+    Inherit { address: SocketAddr },
+    /// Starts the command; who binds one of these addresses shares it with the generation before.
+    Start { shared: Vec<SocketAddr> },
+    /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
+    Closed,
     /// Sends a signal.
     Signal { signal: i32, to: To },
 }
@@ -41,7 +48,10 @@ pub(crate) enum Word {
     /// It could not be started, by this error of the system.
     Failed { error: i32 },
     /// A socket listens; a duplicate is beside this.
-    Listens,
+    Listens { inode: u64 },
+    /// No process of the command has this socket any more, and one binds its address again: it is `wanted`, or
+    /// in the way. An answer is awaited.
+    Closed { inode: u64, wanted: bool },
     /// Something that whoever runs the guard should know.
     Note { text: String },
     /// The process that the command became has ended, with this status (waitpid(2)).
@@ -118,12 +128,12 @@ mod tests {
     fn a_message_arrives_with_its_descriptor_and_then_the_end() {
         let (one, other) = pair().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
-        send(&one, &Word::Listens, Some(writer.as_fd())).unwrap();
+        send(&one, &Word::Listens { inode: 7 }, Some(writer.as_fd())).unwrap();
         send(&one, &Word::Ended { status: 256 }, None).unwrap();
         drop((one, writer));
 
         let (word, descriptor) = receive(&other).unwrap().unwrap();
-        assert!(matches!(word, Word::Listens));
+        assert!(matches!(word, Word::Listens { inode: 7 }));
         let mut writer = io::PipeWriter::from(descriptor.unwrap());
         writer.write_all(b"through").unwrap();
         drop(writer);
@@ -133,6 +143,6 @@ mod tests {
         let (word, descriptor) = receive(&other).unwrap().unwrap();
         assert!(matches!(word, Word::Ended { status: 256 }) && descriptor.is_none());
         assert!(receive::<Word>(&other).unwrap().is_none());
-        assert!(send(&other, &Word::Listens, None).is_err());
+        assert!(send(&other, &Order::Closed, None).is_err());
     }
 }

@@ -11,11 +11,14 @@ mod connections;
 mod drain;
 mod filter;
 mod generation;
+mod groups;
 mod guard;
 mod keeper;
 mod kin;
 mod letters;
 mod sockets;
+mod steering;
+mod supervision;
 mod sys;
 
 use std::ffi::OsString;
@@ -51,6 +54,18 @@ impl OnGuardDeath {
     }
 }
 
+/// When an application that ends by itself is started again. One that has never listened never is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// Never.
+    No,
+    /// If it ends with another exit code than 0, or by a signal.
+    #[default]
+    OnFailure,
+    /// However it ends.
+    Always,
+}
+
 /// A command, and how it is guarded.
 #[derive(Debug, Clone)]
 pub struct Guard {
@@ -63,6 +78,10 @@ pub struct Guard {
     pub name: String,
     /// How long a stop may take until what is left is killed.
     pub drain: Duration,
+    /// How long the next generation may take until it listens where the one before does.
+    pub ready_within: Duration,
+    /// When it is started again.
+    pub restart: Restart,
     /// How long a connection has to be silent to be at rest.
     pub quiet: Duration,
     /// What tells the application to stop.
@@ -72,7 +91,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Runs the command until it has ended.
+    /// Runs the command until it has ended. SIGHUP starts the next generation of it, which takes what connects
+    /// once it listens, while the one before finishes what it has.
     ///
     /// The exit code is the command's if it ends by itself (128 and the signal's number if by one), 127 or 126
     /// if it is missing or cannot be executed; of a stop that was asked for it is the library's: 0 if everything

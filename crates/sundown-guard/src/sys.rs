@@ -17,10 +17,18 @@ const NO_SUCH_INTERFACE: libc::c_int = libc::c_int::MAX;
 /// `SO_BINDTOIFINDEX` (socket(7)); not in every libc's headers.
 const SO_BINDTOIFINDEX: libc::c_int = 62;
 
+/// Which system call waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Bind,
+    Listen,
+}
+
 /// A system call that waits for its answer (`struct seccomp_notif`, seccomp_unotify(2)).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Notification {
     pub(crate) id: u64,
+    pub(crate) call: Call,
     /// The thread that called, as this process's namespace numbers it.
     pub(crate) thread: u32,
     pub(crate) arguments: [u64; 6],
@@ -91,6 +99,10 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notif
     })?;
     Ok(Notification {
         id: notification.id,
+        call: match libc::c_long::from(notification.data.nr) {
+            libc::SYS_listen => Call::Listen,
+            _ => Call::Bind,
+        },
         thread: notification.pid,
         arguments: notification.data.args,
     })
@@ -138,6 +150,74 @@ pub(crate) fn answer(listener: BorrowedFd<'_>, id: u64, answer: Answer) -> io::R
     .map(drop)
 }
 
+/// Puts a duplicate of a descriptor of ours in the place of a caller's own
+/// (SECCOMP_IOCTL_NOTIF_ADDFD with SECCOMP_ADDFD_FLAG_SETFD, seccomp_unotify(2)).
+pub(crate) fn replace_descriptor(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    ours: BorrowedFd<'_>,
+    theirs: RawFd,
+    closes_on_exec: bool,
+) -> io::Result<()> {
+    let added = libc::seccomp_notif_addfd {
+        id,
+        flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
+        srcfd: ours.as_raw_fd() as u32,
+        newfd: theirs as u32,
+        newfd_flags: if closes_on_exec {
+            libc::O_CLOEXEC as u32
+        } else {
+            0
+        },
+    };
+    // SAFETY: the request reads a `seccomp_notif_addfd`, which outlives it.
+    check(unsafe {
+        libc::ioctl(
+            listener.as_raw_fd(),
+            libc::SECCOMP_IOCTL_NOTIF_ADDFD as _,
+            &raw const added,
+        )
+    })
+    .map(drop)
+}
+
+/// Reads another process's memory (process_vm_readv(2)); returns how many bytes there were.
+pub(crate) fn read_memory(pid: i32, address: u64, bytes: &mut [u8]) -> io::Result<usize> {
+    let ours = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    let theirs = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: bytes.len(),
+    };
+    // SAFETY: `ours` describes `bytes`, which the kernel writes; `theirs` is of the other process.
+    let count = unsafe { libc::process_vm_readv(pid, &raw const ours, 1, &raw const theirs, 1, 0) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Says which listener of a group each new connection goes to (SO_ATTACH_REUSEPORT_CBPF, socket(7)).
+///
+/// # Errors
+/// `EOPNOTSUPP` on a socket of MPTCP.
+pub(crate) fn steer(listener: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: `filter` describes `program`, which the kernel only reads.
+    check(unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of_val(&filter) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// Makes a listener deaf: new connects are refused, queued ones and handshakes under way live on
 /// (SO_BINDTOIFINDEX, socket(7)).
 ///
@@ -156,6 +236,24 @@ pub(crate) fn make_deaf(listener: BorrowedFd<'_>) -> io::Result<()> {
         )
     })
     .map(drop)
+}
+
+/// How many connections wait in a listener's accept queue (`tcpi_unacked` of a listening socket, tcp(7)).
+pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: all-zero bytes are a valid `tcp_info`, which is plain integers.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of `info`, which outlives the call.
+    check(unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(info.tcpi_unacked)
 }
 
 /// Hears by a descriptor of children that end (signalfd(2)); the signal itself is blocked from now on.

@@ -608,6 +608,12 @@ impl Handle {
         self.link.restarts.send_modify(|count| *count += 1);
     }
 
+    /// How often SIGHUP has come, and every change of it: for files of the service's own that are to be read
+    /// again.
+    pub fn hangups(&self) -> watch::Receiver<u64> {
+        self.link.hangups.subscribe()
+    }
+
     /// The phase, and every change of it.
     pub fn phases(&self) -> watch::Receiver<Phase> {
         self.link.phase.subscribe()

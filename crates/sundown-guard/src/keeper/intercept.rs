@@ -1,57 +1,307 @@
-//! One `listen`, carried out on a duplicate of the caller's socket, which stays here.
+//! The calls that wait: a `bind` of an address that is taken by ours, and every `listen`, which is carried out
+//! on a duplicate of the caller's socket.
 
+use std::collections::HashSet;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use crate::kin;
-use crate::sys::{self, Answer, Notification};
+use crate::sys::{self, Answer, Call, Notification};
 
 /// The least queue: what waits there is not lost while an application is busy.
 const LEAST_BACKLOG: i32 = 1024;
 
-/// Answers one call; gives back the duplicate of a socket that listens since.
-///
-/// # Errors
-/// `ENOENT` if the caller is gone; anything else after the call was let through.
-pub(super) fn one(calls: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
-    let call = sys::receive_notification(calls)?;
-    let (answer, outcome) = match duplicate(calls, &call) {
-        Ok(Some(socket)) => match listen(&socket, call.arguments[1] as i32) {
-            Ok(()) => (Answer::Done, Ok(Some(socket))),
-            Err(error) => (Answer::Fails(error.raw_os_error()), Ok(None)),
-        },
-        Ok(None) => (Answer::Continue, Ok(None)),
-        Err(error) => (Answer::Continue, Err(error)),
-    };
-    sys::answer(calls, call.id, answer)?;
-    outcome
+/// Where the calls of a generation arrive, and what is known of its sockets.
+pub(super) struct Calls {
+    listener: OwnedFd,
+    /// Addresses on which the generation before listens.
+    shared: HashSet<SocketAddr>,
+    /// Listeners that are to be used again.
+    inherited: Vec<(SocketAddr, OwnedFd)>,
+    /// What this generation has bound or listens on, by inode.
+    known: Vec<(SocketAddr, u64)>,
 }
 
-/// The caller's socket, if it is one that we care for.
-fn duplicate(calls: BorrowedFd<'_>, call: &Notification) -> io::Result<Option<OwnedFd>> {
-    let process = kin::process_of(call.thread).and_then(Pid::from_raw);
-    let process = process.ok_or(io::ErrorKind::NotFound)?;
-    let process = pidfd_open(process, PidfdFlags::empty())?;
-    let number = call.arguments[0] as RawFd;
-    let socket = match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
-        // The kernel will say so itself.
-        Err(rustix::io::Errno::BADF) => return Ok(None),
-        other => other?,
-    };
-    if !sys::still_waits(calls, call.id) {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+/// What comes of a call beside its answer.
+pub(super) enum Outcome {
+    Nothing,
+    /// A socket listens since.
+    Listens {
+        socket: OwnedFd,
+        inode: u64,
+    },
+    /// The call waits for the guard's duplicate of this socket, which nobody else has any more.
+    Closed {
+        inode: u64,
+        waiting: Waiting,
+    },
+    /// Whoever runs the guard should know.
+    Note(String),
+}
+
+/// A `bind` of an address that the guard still has a listener for.
+pub(super) struct Waiting {
+    call: u64,
+    pid: i32,
+    number: RawFd,
+    address: SocketAddr,
+    /// Whether that listener can take the place of the caller's socket.
+    pub(super) wanted: bool,
+}
+
+/// A caller's socket.
+struct Caller {
+    pid: i32,
+    number: RawFd,
+    socket: OwnedFd,
+    inode: u64,
+}
+
+impl Calls {
+    pub(super) fn new(
+        listener: OwnedFd,
+        shared: Vec<SocketAddr>,
+        inherited: Vec<(SocketAddr, OwnedFd)>,
+    ) -> Self {
+        Self {
+            listener,
+            shared: shared.into_iter().collect(),
+            inherited,
+            known: Vec::new(),
+        }
     }
-    let internet = matches!(
-        sockopt::socket_domain(&socket)?,
-        AddressFamily::INET | AddressFamily::INET6
-    );
-    let stream = sockopt::socket_type(&socket)? == SocketType::STREAM;
-    Ok((internet && stream).then_some(socket))
+
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.listener
+    }
+
+    /// Answers the next call.
+    ///
+    /// # Errors
+    /// `ENOENT` if the caller is gone; anything else after the call was let through.
+    pub(super) fn next(&mut self) -> io::Result<Outcome> {
+        let call = sys::receive_notification(self.listener.as_fd())?;
+        let (answer, outcome) = match self.decide(&call) {
+            Ok((Some(answer), outcome)) => (answer, Ok(outcome)),
+            Ok((None, outcome)) => return Ok(outcome),
+            Err(error) => (Answer::Continue, Err(error)),
+        };
+        sys::answer(self.listener.as_fd(), call.id, answer)?;
+        outcome
+    }
+
+    /// Lets a call that waited go on, with the socket that it waited for if there is one.
+    pub(super) fn go_on(&mut self, waiting: &Waiting, socket: Option<OwnedFd>) {
+        let how = kin::descriptor(waiting.pid, waiting.number);
+        let replaced = socket.zip(how).map(|(socket, how)| {
+            let Waiting {
+                call,
+                number,
+                address,
+                ..
+            } = *waiting;
+            self.replace(call, number, address, &socket, how)
+        });
+        let answer = match replaced {
+            Some(Ok(())) => Answer::Done,
+            _ => Answer::Continue,
+        };
+        // Whoever is gone needs no answer.
+        let _ = sys::answer(self.listener.as_fd(), waiting.call, answer);
+    }
+
+    /// Carries a call out, or not; without an answer it goes on waiting.
+    fn decide(&mut self, call: &Notification) -> io::Result<(Option<Answer>, Outcome)> {
+        let passes = Ok((Some(Answer::Continue), Outcome::Nothing));
+        let Some(caller) = self.caller(call)? else {
+            return passes;
+        };
+        if call.call == Call::Listen {
+            return Ok(self.listen(caller, call.arguments[1] as i32));
+        }
+        match self.address(call, &caller)? {
+            Some(address) => self.bind(call, &caller, address),
+            None => passes,
+        }
+    }
+
+    /// The caller's socket, if it is one that we care for.
+    fn caller(&self, call: &Notification) -> io::Result<Option<Caller>> {
+        let pid = kin::process_of(call.thread).ok_or(io::ErrorKind::NotFound)?;
+        let process = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
+        let process = pidfd_open(process, PidfdFlags::empty())?;
+        let number = call.arguments[0] as RawFd;
+        let socket = match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
+            // The kernel will say so itself.
+            Err(rustix::io::Errno::BADF) => return Ok(None),
+            other => other?,
+        };
+        if !sys::still_waits(self.listener.as_fd(), call.id) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        let internet = matches!(
+            sockopt::socket_domain(&socket),
+            Ok(AddressFamily::INET | AddressFamily::INET6)
+        );
+        if !internet || sockopt::socket_type(&socket)? != SocketType::STREAM {
+            return Ok(None);
+        }
+        Ok(Some(Caller {
+            pid,
+            number,
+            inode: rustix::fs::fstat(&socket)?.st_ino,
+            socket,
+        }))
+    }
+
+    /// The address that a `bind` names, unless the kernel is to choose a port.
+    fn address(&self, call: &Notification, caller: &Caller) -> io::Result<Option<SocketAddr>> {
+        let mut bytes = [0; 28];
+        let length = (call.arguments[2] as usize).min(bytes.len());
+        let length = sys::read_memory(caller.pid, call.arguments[1], &mut bytes[..length])?;
+        if !sys::still_waits(self.listener.as_fd(), call.id) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        Ok(address_in(&bytes[..length]).filter(|address| address.port() != 0))
+    }
+
+    fn bind(
+        &mut self,
+        call: &Notification,
+        caller: &Caller,
+        address: SocketAddr,
+    ) -> io::Result<(Option<Answer>, Outcome)> {
+        if let Some(at) = self.inherited.iter().position(|(of, _)| *of == address) {
+            let how = kin::descriptor(caller.pid, caller.number).ok_or(io::ErrorKind::NotFound)?;
+            if !how.watched {
+                let (_, socket) = self.inherited.swap_remove(at);
+                self.replace(call.id, caller.number, address, &socket, how)?;
+                return Ok((Some(Answer::Done), Outcome::Nothing));
+            }
+            // Its epoll would go on waiting for the socket that it has now.
+            sockopt::set_socket_reuseport(&caller.socket, true)?;
+            self.inherited.swap_remove(at);
+            let text = format!(
+                "{address}: the application waits for its listener before it is bound; who was in \
+                 the queue at the crash is lost"
+            );
+            return Ok((Some(Answer::Continue), Outcome::Note(text)));
+        }
+        let own = self.known.iter().position(|(of, _)| *of == address);
+        let shares = sockopt::socket_reuseport(&caller.socket)?;
+        if let Some(own) = own {
+            let inode = self.known[own].1;
+            if !self.is_open(inode) {
+                self.known.swap_remove(own);
+                let how = kin::descriptor(caller.pid, caller.number);
+                let waiting = Waiting {
+                    call: call.id,
+                    pid: caller.pid,
+                    number: caller.number,
+                    address,
+                    wanted: how.is_some_and(|how| !how.watched),
+                };
+                return Ok((None, Outcome::Closed { inode, waiting }));
+            }
+            if !shares && self.shared.contains(&address) {
+                return Ok((Some(Answer::Fails(libc::EADDRINUSE)), Outcome::Nothing));
+            }
+        }
+        if self.shared.contains(&address) {
+            sockopt::set_socket_reuseport(&caller.socket, true)?;
+            self.known.push((address, caller.inode));
+        }
+        Ok((Some(Answer::Continue), Outcome::Nothing))
+    }
+
+    /// Puts a listener that there is already in the place of the caller's socket.
+    fn replace(
+        &mut self,
+        call: u64,
+        number: RawFd,
+        address: SocketAddr,
+        socket: &OwnedFd,
+        how: kin::Descriptor,
+    ) -> io::Result<()> {
+        // None of its processes has it any more.
+        rustix::io::ioctl_fionbio(socket, how.nonblocking)?;
+        sys::replace_descriptor(
+            self.listener.as_fd(),
+            call,
+            socket.as_fd(),
+            number,
+            how.closes_on_exec,
+        )?;
+        self.known
+            .push((address, rustix::fs::fstat(socket)?.st_ino));
+        Ok(())
+    }
+
+    fn listen(&mut self, caller: Caller, backlog: i32) -> (Option<Answer>, Outcome) {
+        let Caller { socket, inode, .. } = caller;
+        if !sockopt::socket_acceptconn(&socket).unwrap_or(false) {
+            // From here on a later generation can join it; the port was taken without.
+            let _ = sockopt::set_socket_reuseport(&socket, true);
+        }
+        if let Err(error) = rustix::net::listen(&socket, backlog.max(LEAST_BACKLOG)) {
+            let error = Answer::Fails(error.raw_os_error());
+            return (Some(error), Outcome::Nothing);
+        }
+        if let Ok(Ok(address)) = rustix::net::getsockname(&socket).map(SocketAddr::try_from)
+            && self.known.iter().all(|(_, known)| *known != inode)
+        {
+            self.known.push((address, inode));
+        }
+        (Some(Answer::Done), Outcome::Listens { socket, inode })
+    }
+
+    /// Whether any process of this generation still has this socket.
+    fn is_open(&self, inode: u64) -> bool {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let kin = kin::descendants(own);
+        kin.into_iter()
+            .any(|pid| kin::sockets(pid).contains(&inode))
+    }
 }
 
-fn listen(socket: &OwnedFd, backlog: i32) -> rustix::io::Result<()> {
-    rustix::net::listen(socket, backlog.max(LEAST_BACKLOG))
+/// Reads a `sockaddr_in` or a `sockaddr_in6` (ip(7), ipv6(7)).
+fn address_in(bytes: &[u8]) -> Option<SocketAddr> {
+    let family = u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?);
+    let port = u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?);
+    match libc::c_int::from(family) {
+        libc::AF_INET => {
+            let octets: [u8; 4] = bytes.get(4..8)?.try_into().ok()?;
+            Some(SocketAddr::new(Ipv4Addr::from(octets).into(), port))
+        }
+        libc::AF_INET6 => {
+            let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
+            Some(SocketAddr::new(Ipv6Addr::from(octets).into(), port))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_read_from_a_callers_bytes() {
+        let family = |family: i32| (family as u16).to_ne_bytes();
+        let mut four = family(libc::AF_INET).to_vec();
+        four.extend([0x1f, 0x90, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(address_in(&four), Some("127.0.0.1:8080".parse().unwrap()));
+        let mut six = family(libc::AF_INET6).to_vec();
+        six.extend([0, 80, 0, 0, 0, 0]);
+        six.extend(Ipv6Addr::LOCALHOST.octets());
+        six.extend([0; 4]);
+        assert_eq!(address_in(&six), Some("[::1]:80".parse().unwrap()));
+        assert_eq!(address_in(&six[..20]), None);
+        assert_eq!(address_in(&family(libc::AF_UNIX)), None);
+        assert_eq!(address_in(&[]), None);
+    }
 }
