@@ -53,6 +53,7 @@ pub(crate) fn refuse_newcomers(listeners: &[Listener]) -> Vec<String> {
 
 /// The sockets that are looked at.
 pub(crate) struct Scope {
+    /// Duplicates of listeners; those that this process may not open are not looked at.
     queues: Vec<OwnedFd>,
     ports: HashSet<u16>,
     /// Whose descendants have the connections, where others have some on these ports, too.
@@ -63,39 +64,42 @@ pub(crate) struct Scope {
 
 impl Scope {
     /// Everything on the ports of a generation that is alone.
-    pub(crate) fn alone(generation: &Generation, quiet: Duration) -> io::Result<Self> {
+    pub(crate) fn alone(generation: &Generation, quiet: Duration) -> Self {
         let listeners = generation.listeners();
         let queues = listeners.iter().map(|own| own.socket.try_clone());
-        Ok(Self {
-            queues: queues.collect::<io::Result<_>>()?,
+        Self {
+            queues: queues.filter_map(Result::ok).collect(),
             ports: listeners.iter().map(|own| own.address.port()).collect(),
             keeper: None,
             quiet,
             since: Instant::now(),
-        })
+        }
     }
 
     /// What a generation has that is beside another.
-    pub(crate) fn beside(generation: &Generation, quiet: Duration) -> io::Result<Self> {
-        Ok(Self {
+    pub(crate) fn beside(generation: &Generation, quiet: Duration) -> Self {
+        Self {
             keeper: Some(generation.keeper()),
-            ..Self::alone(generation, quiet)?
-        })
+            ..Self::alone(generation, quiet)
+        }
     }
 
-    /// Waits until the queues are empty and every connection rests; `tell` hears of what holds it up.
+    /// Waits until the queues are empty and every connection rests.
     ///
     /// # Errors
     /// If the kernel does not tell of its sockets.
-    pub(crate) async fn quiesce(self, mut tell: impl FnMut(Held)) -> io::Result<()> {
-        while let Some(held) = self.look()? {
-            tell(held);
+    pub(crate) async fn quiesce(&self) -> io::Result<()> {
+        while self.look()?.is_some() {
             sleep(STEP).await;
         }
         Ok(())
     }
 
-    fn look(&self) -> io::Result<Option<Held>> {
+    /// What is under way now.
+    ///
+    /// # Errors
+    /// If the kernel does not tell of its sockets.
+    pub(crate) fn look(&self) -> io::Result<Option<Held>> {
         // In this order: a handshake ends in the queue, and who is in the queue becomes a connection.
         let shaking = self.on_our_ports(StateFlags::SYN_RECV)?.len() as u32;
         let queued = self

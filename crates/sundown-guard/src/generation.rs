@@ -200,7 +200,8 @@ impl Generation {
 
     /// Whether it listens on all of these.
     pub(crate) fn listens_on(&self, addresses: &[SocketAddr]) -> bool {
-        let listens = |address| self.listeners.iter().any(|own| own.address == *address);
+        let listens =
+            |address: &SocketAddr| self.listeners.iter().any(|own| own.address == *address);
         addresses.iter().all(listens)
     }
 

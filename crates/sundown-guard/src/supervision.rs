@@ -235,7 +235,9 @@ impl Supervision {
             true => Scope::alone(&self.current, guard.quiet),
             false => Scope::beside(&self.current, guard.quiet),
         };
-        let cancelled = async { drop(ctx.cancelled().await) };
+        let cancelled = async {
+            ctx.cancelled().await;
+        };
         let held = finish(&guard, &mut self.current, scope, cancelled).await;
         self.name(held);
         while let Some(retired) = self.retiring.join_next().await {
@@ -312,13 +314,12 @@ async fn retire(guard: Guard, ctx: Context, mut old: Generation) -> Generation {
 async fn finish(
     guard: &Guard,
     generation: &mut Generation,
-    scope: io::Result<Scope>,
+    scope: Scope,
     over: impl Future<Output = ()>,
 ) -> Vec<String> {
     tokio::pin!(over);
-    let mut held = None;
     let quiesced = {
-        let rests = async { scope?.quiesce(|now| held = Some(now)).await };
+        let rests = scope.quiesce();
         tokio::pin!(rests);
         loop {
             tokio::select! {
@@ -339,6 +340,7 @@ async fn finish(
             &format!("what is under way cannot be seen ({error}): the application is told at once"),
         ),
         None => {
+            let held = scope.look().ok().flatten();
             kill(generation).await;
             return names(held);
         }
