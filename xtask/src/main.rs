@@ -10,6 +10,7 @@ mod crashes;
 mod false_alarms;
 mod folder;
 mod fuzz;
+mod guarded;
 mod instants;
 mod misbehave;
 mod open_files;
@@ -53,6 +54,7 @@ enum Chore {
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
     Restarts(restarts::Arguments),
+    Guarded(guarded::Arguments),
     Stops(stops::Arguments),
     Streams(streams::Arguments),
     Tidy(tidy::Arguments),
@@ -92,6 +94,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Restarts(arguments) => restarts::run(&workspace, &arguments),
+        Chore::Guarded(arguments) => guarded::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Streams(arguments) => streams::run(&workspace, &arguments),
         Chore::Tidy(arguments) => tidy::run(&workspace, &arguments),

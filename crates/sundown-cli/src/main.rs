@@ -1,5 +1,6 @@
 //! The command `sundown`.
 
+mod control;
 mod demo;
 mod run;
 mod signals;
@@ -30,6 +31,11 @@ enum Verb {
     Demo(demo::Arguments),
     Verify(Box<verify::Arguments>),
     Run(run::Arguments),
+    /// Tell how a guarded service is, and what holds up the end of a generation
+    Status(control::Whom),
+    Restart(control::Restart),
+    /// Stop a guarded service, as SIGTERM does
+    Stop(control::Whom),
     /// The process between a guard and what it guards.
     #[command(name = run::KEEPER, hide = true, disable_help_flag = true)]
     Keeper(run::Keeper),
@@ -55,6 +61,9 @@ fn main() -> ExitCode {
             return shop::run(std::iter::once(OsString::from("shop")).chain(arguments));
         }
         Verb::Run(arguments) => return run::run(arguments),
+        Verb::Status(whom) => return whom.ask(sundown_guard::Verb::Status),
+        Verb::Restart(restart) => return restart.run(),
+        Verb::Stop(whom) => return whom.ask(sundown_guard::Verb::Stop),
         Verb::Keeper(keeper) => return keeper.run(),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),

@@ -36,8 +36,9 @@ pub(crate) struct Arguments {
     /// What becomes of the application if this guard is killed
     #[arg(long, value_name = "SETTING", default_value = "stop", value_parser = on_guard_death)]
     on_guard_death: OnGuardDeath,
-    /// What the service is called, in the log and the report; the program's name if not given
-    #[arg(long, value_name = "NAME")]
+    /// What the service is called, in the log, the report and `sundown status`; made of the program's name if
+    /// not given
+    #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
     /// The service, and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -79,6 +80,26 @@ impl From<When> for Restart {
     }
 }
 
+fn name(text: &str) -> Result<String, String> {
+    match sundown_guard::is_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("give 1 to 40 of a to z, 0 to 9 and -".to_owned()),
+    }
+}
+
+/// Made of the program's, and of the process's number where that is taken.
+fn default_name(program: &Path) -> String {
+    let program = program.file_name().unwrap_or_default().to_string_lossy();
+    let name = sundown_guard::name_of(&program);
+    match sundown_guard::is_running(&name) {
+        true => {
+            let number = std::process::id();
+            sundown_guard::name_of(&format!("{}-{number}", &name[..name.len().min(30)]))
+        }
+        false => name,
+    }
+}
+
 fn on_guard_death(text: &str) -> Result<OnGuardDeath, String> {
     OnGuardDeath::named(text).ok_or_else(|| "give stop or keep".to_owned())
 }
@@ -106,13 +127,8 @@ impl Keeper {
 }
 
 pub(crate) fn run(arguments: Arguments) -> ExitCode {
-    let program = Path::new(&arguments.command[0]).file_name();
-    let name = arguments.name.unwrap_or_else(|| {
-        program.map_or_else(
-            || "application".into(),
-            |name| name.to_string_lossy().into(),
-        )
-    });
+    let program = Path::new(&arguments.command[0]);
+    let name = arguments.name.unwrap_or_else(|| default_name(program));
     Guard {
         // The very file that runs, also when another was put in its place.
         keeper: vec!["/proc/self/exe".into(), KEEPER.into()],

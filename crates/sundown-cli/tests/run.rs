@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -67,9 +67,32 @@ impl Guarded {
 
 fn guard(options: &[&str]) -> Spawn {
     Spawn::new(cargo_bin!("sundown"))
+        .env("SUNDOWN_RUN_DIR", run_dir())
         .arg("run")
         .args(options)
         .arg("--")
+}
+
+/// Where the guards of this test process have their sockets.
+fn run_dir() -> PathBuf {
+    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
+    // The first guard makes it.
+    FOLDER.path().join("guards")
+}
+
+/// Asks a guard; returns the exit code, what is on stdout, and what is on stderr.
+fn ask(words: &[&str]) -> (i32, String, String) {
+    let output = std::process::Command::new(cargo_bin!("sundown"))
+        .args(words)
+        .env("SUNDOWN_RUN_DIR", run_dir())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 /// Runs a command that ends by itself.
@@ -130,7 +153,7 @@ async fn what_does_not_end_in_time_is_killed_and_named() {
     guarded.guard.signal(libc::SIGTERM).unwrap();
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(4), "{said}");
-    let named = format!("connection from {peer} to {}", guarded.address);
+    let named = format!("connection {} from {peer}", guarded.address);
     assert!(said.contains(&named), "{said}");
     assert!(!guarded.is_there());
 
@@ -304,7 +327,10 @@ async fn a_next_generation_that_is_of_no_use_changes_nothing() {
     let (begun, planted) = (begun.display(), planted.display());
     for (then, problem) in [
         ("exit 3", "it ended before it was ready (3)"),
-        ("exec sleep 60", "it did not listen on"),
+        (
+            "exec sleep 60",
+            "it did not listen where it should within 1s",
+        ),
     ] {
         let _ = fs::remove_file(begun.to_string());
         let script = format!(
@@ -379,4 +405,95 @@ async fn an_application_may_close_its_listener_and_open_it_again() {
     guarded.guard.signal(libc::SIGTERM).unwrap();
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(0), "{said}");
+}
+
+#[tokio::test]
+async fn a_guard_is_asked_restarted_and_stopped_by_its_name() {
+    let options = ["--name", "asked", "--quiet", "100ms"];
+    let mut guarded = Guarded::planted(&options, "none").await;
+    let (code, told, _) = ask(&["status", "--name", "asked", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let first = &status["status"]["generations"][0];
+    assert_eq!((code, &first["state"]), (0, &"current".into()), "{told}");
+    assert_eq!(first["pid"], guarded.pid);
+    assert_eq!(first["listens"][0], guarded.address.to_string());
+
+    let mut stream = guarded.ask("/stream");
+    stream.read_exact(&mut [0; 16]).unwrap();
+    let peer = stream.local_addr().unwrap();
+    let (code, told, _) = ask(&["restart", "--wait", "--name", "asked"]);
+    assert_eq!((code, &*told), (0, "generation 2 takes what connects\n"));
+    // It goes on until its server hears of a stop, which is not before it rests.
+    let held = format!("connection {} from {peer}", guarded.address);
+    loop {
+        let (_, told, _) = ask(&["status", "--name", "asked"]);
+        assert!(told.contains("generation 2"), "{told}");
+        if told.contains(&held) {
+            break;
+        }
+    }
+    drop(stream);
+    guarded
+        .guard
+        .wait_output("generation 1 has ended after", LIMIT)
+        .await
+        .unwrap();
+
+    let (code, told, _) = ask(&["stop", "--name", "asked"]);
+    assert_eq!((code, &*told), (0, "stopping\n"));
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+    let (code, _, said) = ask(&["status", "--name", "asked"]);
+    assert_eq!(code, 2);
+    assert!(
+        said.starts_with("error: no guard named asked runs"),
+        "{said}"
+    );
+    assert!(!run_dir().join("asked.sock").exists());
+}
+
+#[tokio::test]
+async fn a_restart_that_fails_is_told_to_whoever_waits() {
+    let folder = TempDir::new().unwrap();
+    let begun = folder.path().join("begun");
+    let script = format!(
+        "if [ -e {begun} ]; then exit 3; fi; touch {begun}; exec {} {}",
+        bin_path("examples/planted").display(),
+        free_port().unwrap().port(),
+        begun = begun.display(),
+    );
+    let mut guard = guard(&["--name", "failing", "--quiet", "100ms"])
+        .args(["sh", "-c", &script])
+        .start()
+        .unwrap();
+    guard
+        .wait_output("generation 1 listens on", LIMIT)
+        .await
+        .unwrap();
+    let (code, _, said) = ask(&["restart", "--wait", "--name", "failing"]);
+    assert_eq!(
+        (code, &*said),
+        (1, "error: it ended before it was ready (3)\n")
+    );
+    let (_, told, _) = ask(&["status", "--name", "failing"]);
+    assert!(told.contains("last restart: restart failed"), "{told}");
+    guard.signal(libc::SIGTERM).unwrap();
+    guard.wait_exit(LIMIT).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_name_is_one_guards_and_free_after_it() {
+    let mut first = Guarded::planted(&["--name", "only"], "none").await;
+    let (ended, said) = run(&["--name", "only"], &["sleep", "60"]).await;
+    assert_eq!(ended, Ended::Code(2), "{said}");
+    assert_eq!(
+        said,
+        "error: a guard named only runs already: give this one another --name\n"
+    );
+    first.guard.signal(libc::SIGKILL).unwrap();
+    first.exit().await;
+    let (ended, said) = run(&["--name", "only"], &["sh", "-c", "exit 0"]).await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+    let (ended, said) = run(&["--name", "No/Name"], &["true"]).await;
+    assert_eq!(ended, Ended::Code(2), "{said}");
 }

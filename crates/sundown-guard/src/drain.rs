@@ -20,7 +20,7 @@ const STEP: Duration = Duration::from_millis(10);
 /// How long a handshake under way is waited for; a client that is gone never ends it.
 const HANDSHAKES: Duration = Duration::from_secs(1);
 
-/// How long the queue is looked at: an acknowledgement may be on its way.
+/// How long is looked at the least: an acknowledgement may be on its way.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 
 /// What holds a stop up.
@@ -37,6 +37,8 @@ pub(crate) enum Held {
 pub(crate) struct Open {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    /// How long ago its client last said something.
+    pub(crate) age: Duration,
 }
 
 /// Refuses newcomers; tells what could not be made to.
@@ -84,15 +86,20 @@ impl Scope {
         }
     }
 
-    /// Waits until the queues are empty and every connection rests.
+    /// Waits until the queues are empty and every connection rests; `tell` hears at each look what is not so.
     ///
     /// # Errors
     /// If the kernel does not tell of its sockets.
-    pub(crate) async fn quiesce(&self) -> io::Result<()> {
-        while self.look()?.is_some() {
+    pub(crate) async fn quiesce(&self, mut tell: impl FnMut(Option<Held>)) -> io::Result<()> {
+        loop {
+            let held = self.look()?;
+            let over = held.is_none() && self.since.elapsed() >= ROUND_TRIP;
+            tell(held);
+            if over {
+                return Ok(());
+            }
             sleep(STEP).await;
         }
-        Ok(())
     }
 
     /// What is under way now.
@@ -107,9 +114,12 @@ impl Scope {
             .iter()
             .map(|queue| sys::accept_queue(queue.as_fd()));
         let queued: u32 = queued.sum::<io::Result<_>>()?;
-        let since = self.since.elapsed();
-        if queued > 0 || since < ROUND_TRIP || (shaking > 0 && since < HANDSHAKES) {
-            return Ok(Some(Held::Queue(queued + shaking)));
+        let waiting = match self.since.elapsed() < HANDSHAKES {
+            true => queued + shaking,
+            false => queued,
+        };
+        if waiting > 0 {
+            return Ok(Some(Held::Queue(waiting)));
         }
         // What the application has closed the kernel delivers by itself.
         let open = self.on_our_ports(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT)?;
@@ -122,9 +132,11 @@ impl Scope {
             let own: HashSet<u64> = kin.into_iter().flat_map(kin::sockets).collect();
             busy.retain(|seen| own.contains(&seen.inode.into()));
         }
-        let busy = busy
-            .into_iter()
-            .map(|&Seen { local, peer, .. }| Open { local, peer });
+        let busy = busy.into_iter().map(|seen| Open {
+            local: seen.local,
+            peer: seen.peer,
+            age: Duration::from_millis(seen.received_ago.into()),
+        });
         let busy: Vec<_> = busy.collect();
         Ok((!busy.is_empty()).then_some(Held::Connections(busy)))
     }

@@ -18,6 +18,8 @@ pub(crate) struct Generation {
     keeper: Child,
     letters: AsyncFd<OwnedFd>,
     listeners: Vec<Listener>,
+    /// The process that the command became.
+    leader: Option<i32>,
     /// The status with which the process that the command became has ended.
     ended: Option<i32>,
 }
@@ -52,8 +54,8 @@ pub(crate) enum News {
     Closed(u64),
     /// Something to tell.
     Note(String),
-    /// The process that the command became has ended, with this status (waitpid(2)).
-    Ended(i32),
+    /// The process that the command became has ended.
+    Ended,
     /// No process of it is left.
     Gone,
 }
@@ -70,8 +72,11 @@ impl Generation {
             .arg(guard.on_guard_death.name())
             .arg(guard.stop_signal.to_string())
             .args(&guard.command)
-            // What a terminal sends is for the guard.
-            .process_group(0);
+            // What a terminal sends is for the guard, and what systemd wants to hear is the guard's to say.
+            .process_group(0)
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("WATCHDOG_PID");
         sys::inherit(&mut keeper, theirs);
         let spawned = keeper.spawn();
         // Its copy of the other end would keep the conversation open.
@@ -92,6 +97,7 @@ impl Generation {
             keeper,
             letters,
             listeners: Vec::new(),
+            leader: None,
             ended: None,
         })
     }
@@ -108,7 +114,10 @@ impl Generation {
             })
             .await;
         match received {
-            Ok(Some((Word::Started { pid, unheard }, _))) => News::Started { pid, unheard },
+            Ok(Some((Word::Started { pid, unheard }, _))) => {
+                self.leader = Some(pid);
+                News::Started { pid, unheard }
+            }
             Ok(Some((Word::Failed { error }, _))) => {
                 News::Failed(io::Error::from_raw_os_error(error))
             }
@@ -120,7 +129,8 @@ impl Generation {
             Ok(Some((Word::Note { text }, _))) => News::Note(text),
             Ok(Some((Word::Ended { status }, _))) => {
                 self.ended = Some(status);
-                News::Ended(status)
+                self.leader = None;
+                News::Ended
             }
             Ok(None) | Err(_) => {
                 let _ = self.keeper.wait();
@@ -191,6 +201,11 @@ impl Generation {
     /// The first is number 1.
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// The process that the command became, while it runs.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.leader
     }
 
     /// The process whose descendants are its.

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sundown::{App, BoxError, Handle, OnDeath, Worker};
+use tokio::sync::mpsc;
 
 use crate::Guard;
-use crate::supervision::Supervision;
+use crate::control::Control;
+use crate::supervision::{Orders, Supervision, say};
 
 /// Beyond the drain, for what is killed to be gone.
-const KILLING: Duration = Duration::from_millis(500);
+const KILLING: Duration = Duration::from_secs(2);
 
 /// How the application has ended, if it did so by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,13 +54,37 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         .linger(Duration::ZERO)
         .release_share(Duration::ZERO);
     let handle = app.handle();
-    let mut guard = Some(guard);
+    let control = {
+        let _in_runtime = runtime.enter();
+        Control::open(&guard.name)
+    };
+    let (requests, received) = mpsc::channel(1);
+    match control {
+        Ok(control) => drop(runtime.spawn(control.serve(requests))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Err(format!(
+                "a guard named {} runs already: give this one another --name",
+                guard.name
+            )
+            .into());
+        }
+        Err(error) => say(
+            &guard,
+            &format!("it cannot be asked by `sundown status` and the like: {error}"),
+        ),
+    }
+    let mut parts = Some((guard, received));
     let worker = Worker::new("application", move |ctx| {
-        let guard = guard.take().expect("it is started once");
+        let (guard, requests) = parts.take().expect("it is started once");
         let (handle, outcome) = (handle.clone(), outcome.clone());
         async move {
-            let supervision = Supervision::start(guard, ctx, handle.hangups())?;
-            let ended = supervision.run().await;
+            let orders = Orders {
+                ctx,
+                hangups: handle.hangups(),
+                handle: handle.clone(),
+                requests,
+            };
+            let ended = Supervision::start(guard, orders)?.run().await;
             *outcome.lock().unwrap_or_else(PoisonError::into_inner) = ended;
             stop(&handle, ended);
             Ok(())

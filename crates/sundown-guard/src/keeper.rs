@@ -169,10 +169,7 @@ impl Keeper {
                 }
             }
             Ok(Outcome::Note(text)) => self.tell(&Word::Note { text }, None),
-            // Nobody is left who could call.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && self.leader.is_none() => {
-                self.calls = None;
-            }
+            // The caller was killed meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => {
                 let text = format!("a listener could not be looked at: {error}");

@@ -8,6 +8,7 @@
 //! The guard is a [`sundown::App`]: signals, the deadline and the report are the library's.
 
 mod connections;
+mod control;
 mod drain;
 mod filter;
 mod generation;
@@ -16,7 +17,9 @@ mod guard;
 mod keeper;
 mod kin;
 mod letters;
+mod retiring;
 mod sockets;
+mod status;
 mod steering;
 mod supervision;
 mod sys;
@@ -25,7 +28,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub use control::{Answer, AskError, Verb, ask, is_name, is_running, name_of};
 pub use keeper::keep;
+pub use status::{GenerationStatus, State, Status};
 
 /// What becomes of the application if the guard is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +79,7 @@ pub struct Guard {
     /// How this process starts a keeper: a program and its first arguments, to which are added the number of a
     /// socket, [`OnGuardDeath::name`], `stop_signal` and the command. That program calls [`keep`].
     pub keeper: Vec<OsString>,
-    /// What the service is called: in the log and the report.
+    /// What the service is called: in the log, the report, and by [`ask`]; see [`is_name`].
     pub name: String,
     /// How long a stop may take until what is left is killed.
     pub drain: Duration,

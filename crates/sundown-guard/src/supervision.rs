@@ -1,95 +1,120 @@
 //! The application from its start to its end: one generation after the other.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use sundown::Context;
-use tokio::sync::watch;
+use sundown::{Context, Handle};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use crate::drain::{self, Held, Open, Scope};
+use crate::control::{Answer, Request, Verb};
+use crate::drain::{self, Scope};
 use crate::generation::{Before, Generation, News};
 use crate::groups::Groups;
 use crate::guard::{Outcome, not_started};
 use crate::keeper::exit_code;
-use crate::letters::To;
+use crate::retiring::{CutOff, Retired, Retirees, kill, retire};
+use crate::status::{GenerationStatus, State, Status};
 use crate::steering::steer_to;
 use crate::{Guard, Restart};
 
-/// The first pause before an application that has crashed is started again, but for the first time, and the
-/// longest.
+/// The pause before an application that has crashed is started again: none at first, then this, and so on up
+/// to the longest. One that has lived longer than that begins anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What tells the guard what to do.
+pub(crate) struct Orders {
+    pub(crate) ctx: Context,
+    pub(crate) handle: Handle,
+    pub(crate) hangups: watch::Receiver<u64>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+}
+
 pub(crate) struct Supervision {
     guard: Guard,
-    ctx: Context,
-    hangups: watch::Receiver<u64>,
+    orders: Orders,
     /// The one that new connections go to.
     current: Generation,
     since: Instant,
-    /// Those that finish what they have.
-    retiring: JoinSet<Generation>,
-    groups: Groups,
-    /// How long to wait before the next one that is started after a crash.
+    /// When the current one is replaced, since no process of it is left.
+    respawn_at: Option<Instant>,
     pause: Duration,
+    next: Option<Next>,
+    /// A restart was asked for while one was under way.
+    again: bool,
+    last_restart: Option<String>,
+    retiring: JoinSet<Retired>,
+    retirees: Retirees,
+    groups: Groups,
+}
+
+/// A generation that is to take over once it is ready.
+struct Next {
+    generation: Generation,
+    since: Instant,
+    until: Instant,
+    asked: Vec<oneshot::Sender<Answer>>,
 }
 
 impl Supervision {
-    pub(crate) fn start(
-        guard: Guard,
-        ctx: Context,
-        hangups: watch::Receiver<u64>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(guard: Guard, orders: Orders) -> io::Result<Self> {
         Ok(Self {
             current: Generation::start(&guard, 1, Before::default())?,
             since: Instant::now(),
-            retiring: JoinSet::new(),
-            groups: Groups::default(),
+            respawn_at: None,
             pause: Duration::ZERO,
+            next: None,
+            again: false,
+            last_restart: None,
+            retiring: JoinSet::new(),
+            retirees: Retirees::default(),
+            groups: Groups::default(),
             guard,
-            ctx,
-            hangups,
+            orders,
         })
     }
 
     pub(crate) async fn run(mut self) -> Outcome {
-        let ctx = self.ctx.clone();
+        let ctx = self.orders.ctx.clone();
         loop {
+            let until = self.next.as_ref().map(|next| next.until);
+            let respawn_at = self.respawn_at.filter(|_| self.next.is_none());
             tokio::select! {
-                news = self.current.news() => {
-                    if let Some(outcome) = self.hear(news).await {
+                news = self.current.news(), if self.respawn_at.is_none() => {
+                    if let Some(outcome) = self.hear(news) {
                         return outcome;
                     }
                 }
-                Some(retired) = self.retiring.join_next() => {
-                    if let Ok(retired) = retired {
-                        self.part_with(retired);
+                news = news_of(&mut self.next) => self.hear_next(news).await,
+                () = at(until) => {
+                    let within = humantime::format_duration(self.guard.ready_within);
+                    let problem = format!("it did not listen where it should within {within}");
+                    self.give_up(problem).await;
+                }
+                () = at(respawn_at) => {
+                    if let Err(error) = self.respawn() {
+                        self.say(&format!("a keeper cannot be started: {error}"));
+                        return Outcome::Ended(1);
                     }
                 }
-                Ok(()) = self.hangups.changed() => self.restart().await,
-                () = ctx.draining() => {
-                    self.stop().await;
-                    return Outcome::Told;
-                }
+                Some(Ok(retired)) = self.retiring.join_next() => self.part_with(retired.generation),
+                Ok(()) = self.orders.hangups.changed() => self.restart(None),
+                Some(request) = self.orders.requests.recv() => self.answer(request),
+                () = ctx.draining() => return self.stop().await,
             }
         }
     }
 
     /// Something happened to the current generation; if it was the end of everything, how that was.
-    async fn hear(&mut self, news: News) -> Option<Outcome> {
+    fn hear(&mut self, news: News) -> Option<Outcome> {
         match news {
             News::Failed(error) => {
                 let program = self.guard.command[0].to_string_lossy();
                 return Some(not_started(&program, &error));
             }
-            News::Gone => return self.crashed().await,
-            News::Ended(status) => {
-                let code = exit_code(status);
-                tracing::info!(target: "sundown", code, "the command has ended");
-            }
+            News::Gone => return self.crashed(),
             other => {
                 let listens = matches!(other, News::Listens(..));
                 note(&self.guard, &mut self.groups, &mut self.current, other);
@@ -103,7 +128,7 @@ impl Supervision {
     }
 
     /// No process is left: the next one serves who waits in the queue meanwhile.
-    async fn crashed(&mut self) -> Option<Outcome> {
+    fn crashed(&mut self) -> Option<Outcome> {
         let code = self.current.status().map_or(1, exit_code);
         let restarts = match self.guard.restart {
             Restart::No => false,
@@ -111,103 +136,148 @@ impl Supervision {
             Restart::Always => true,
         };
         // One that has never listened would not be helped by being started again.
-        if !restarts || self.current.listeners().is_empty() {
+        if (!restarts || self.current.listeners().is_empty()) && self.next.is_none() {
             return Some(Outcome::Ended(code));
         }
         if self.since.elapsed() > LONGEST_PAUSE {
             self.pause = Duration::ZERO;
         }
-        let number = self.current.number() + 1;
+        let pause = humantime::format_duration(self.pause);
         self.say(&format!(
-            "the application has ended ({code}); generation {number} is started in {}",
-            humantime::format_duration(self.pause)
+            "the application has ended ({code}); it is started again in {pause}"
         ));
-        tokio::select! {
-            () = sleep(self.pause) => {}
-            () = self.ctx.draining() => return Some(Outcome::Told),
-        }
+        self.respawn_at = Some(Instant::now() + self.pause);
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        None
+    }
+
+    /// Starts the generation that takes the place of one whose processes are gone.
+    fn respawn(&mut self) -> io::Result<()> {
         let before = Before {
             shared: Vec::new(),
             left: self.current.share_listeners(),
         };
-        match Generation::start(&self.guard, number, before) {
-            Ok(mut next) => {
-                next.adopt(self.current.take_listeners());
-                self.current = next;
-                self.since = Instant::now();
-                None
-            }
-            Err(error) => {
-                self.say(&format!("a keeper cannot be started: {error}"));
-                Some(Outcome::Ended(code))
-            }
-        }
+        let number = self.current.number() + 1;
+        let mut next = Generation::start(&self.guard, number, before)?;
+        next.adopt(self.current.take_listeners());
+        self.current = next;
+        self.since = Instant::now();
+        self.respawn_at = None;
+        Ok(())
     }
 
-    /// Starts the next generation beside this one, and lets it have what connects once it is ready.
-    async fn restart(&mut self) {
-        let number = self.current.number() + 1;
-        if self.current.listeners().is_empty() {
-            return self.say("no restart: the application does not listen yet");
+    /// Starts the next generation beside this one.
+    fn restart(&mut self, asked: Option<oneshot::Sender<Answer>>) {
+        if let Some(next) = &mut self.next {
+            self.again = true;
+            next.asked.extend(asked);
+            return;
+        }
+        let refused = if self.respawn_at.is_some() {
+            Some("it is being started again as it is")
+        } else if self.current.listeners().is_empty() {
+            Some("the application does not listen yet")
+        } else {
+            None
+        };
+        if let Some(why) = refused {
+            return self.refuse(asked, why);
         }
         // Until it is ready nothing goes to it.
         self.steer_to_current();
-        match self.succeed(number).await {
-            Ok(next) => {
-                let old = std::mem::replace(&mut self.current, next);
-                self.since = Instant::now();
-                self.steer_to_current();
-                self.say(&format!(
-                    "generation {number} takes what connects; generation {} finishes what it has",
-                    old.number()
-                ));
-                let guard = self.guard.clone();
-                self.retiring.spawn(retire(guard, self.ctx.clone(), old));
+        let before = Before {
+            shared: self.current.addresses(),
+            left: Vec::new(),
+        };
+        let number = self.current.number() + 1;
+        match Generation::start(&self.guard, number, before) {
+            Ok(generation) => {
+                self.say(&format!("restart: generation {number} is started"));
+                let since = Instant::now();
+                self.next = Some(Next {
+                    generation,
+                    since,
+                    until: since + self.guard.ready_within,
+                    asked: asked.into_iter().collect(),
+                });
             }
-            Err(problem) => self.say(&format!(
-                "restart failed: {problem}; generation {} serves on",
-                self.current.number()
-            )),
+            Err(error) => self.refuse(asked, &error.to_string()),
         }
     }
 
-    /// Starts the next generation, and waits until it is ready.
-    async fn succeed(&mut self, number: u32) -> Result<Generation, String> {
-        let addresses = self.current.addresses();
-        let before = Before {
-            shared: addresses.clone(),
-            left: Vec::new(),
-        };
-        let mut next =
-            Generation::start(&self.guard, number, before).map_err(|error| error.to_string())?;
-        self.say(&format!("restart: generation {number} is started"));
-        let ctx = self.ctx.clone();
-        let until = Instant::now() + self.guard.ready_within;
-        let problem = loop {
-            let news = tokio::select! {
-                news = next.news() => news,
-                () = sleep_until(until) => {
-                    let within = humantime::format_duration(self.guard.ready_within);
-                    break format!("it did not listen on {} within {within}", list(&addresses));
-                }
-                () = ctx.draining() => break "the service stops".to_owned(),
-            };
-            match news {
-                News::Failed(error) => break format!("it could not be started: {error}"),
-                News::Gone => {
-                    let code = next.status().map_or(1, exit_code);
-                    break format!("it ended before it was ready ({code})");
-                }
-                other => note(&self.guard, &mut self.groups, &mut next, other),
+    fn refuse(&mut self, asked: Option<oneshot::Sender<Answer>>, why: &str) {
+        self.say(&format!("no restart: {why}"));
+        if let Some(asked) = asked {
+            let _ = asked.send(Answer::Refused(why.to_owned()));
+        }
+    }
+
+    async fn hear_next(&mut self, news: News) {
+        let Some(next) = &mut self.next else { return };
+        match news {
+            News::Failed(error) => {
+                self.give_up(format!("it could not be started: {error}"))
+                    .await;
             }
-            if next.listens_on(&addresses) {
-                return Ok(next);
+            News::Gone => {
+                let code = next.generation.status().map_or(1, exit_code);
+                self.give_up(format!("it ended before it was ready ({code})"))
+                    .await;
             }
+            other => {
+                note(&self.guard, &mut self.groups, &mut next.generation, other);
+                if next.generation.listens_on(&self.current.addresses()) {
+                    self.take_over();
+                }
+            }
+        }
+    }
+
+    /// The next generation is ready.
+    fn take_over(&mut self) {
+        let Some(next) = self.next.take() else { return };
+        let (new, old) = (next.generation.number(), self.current.number());
+        let old_one = std::mem::replace(&mut self.current, next.generation);
+        self.since = Instant::now();
+        self.steer_to_current();
+        if self.respawn_at.take().is_some() {
+            self.part_with(old_one);
+        } else {
+            let retiree = self.retirees.add(&old_one);
+            let scope = Scope::beside(&old_one, self.guard.quiet);
+            let until = Instant::now() + self.guard.drain;
+            let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
+            self.retiring
+                .spawn(retire(guard, ctx, old_one, scope, Some(until), retiree));
+        }
+        self.restarted(
+            next.asked,
+            Answer::Done(format!("generation {new} takes what connects")),
+            &format!("generation {new} takes what connects; generation {old} finishes what it has"),
+        );
+    }
+
+    /// The next generation is of no use.
+    async fn give_up(&mut self, problem: String) {
+        let Some(mut next) = self.next.take() else {
+            return;
         };
-        kill(&mut next).await;
-        self.part_with(next);
-        Err(problem)
+        kill(&mut next.generation).await;
+        self.part_with(next.generation);
+        let serves = format!("generation {} serves on", self.current.number());
+        let told = format!("restart failed: {problem}; {serves}");
+        self.restarted(next.asked, Answer::Refused(problem), &told);
+    }
+
+    fn restarted(&mut self, asked: Vec<oneshot::Sender<Answer>>, answer: Answer, told: &str) {
+        self.say(told);
+        self.last_restart = Some(told.to_owned());
+        for asked in asked {
+            let _ = asked.send(answer.clone());
+        }
+        if std::mem::take(&mut self.again) {
+            self.restart(None);
+        }
     }
 
     /// Closes our duplicates of what a generation that is gone has listened on.
@@ -225,36 +295,122 @@ impl Supervision {
         }
     }
 
-    /// Lets everything end in its order; whatever is left when the time is over is killed, and named.
-    async fn stop(&mut self) {
-        for problem in drain::refuse_newcomers(self.current.listeners()) {
-            self.say(&problem);
-        }
-        let (ctx, guard) = (self.ctx.clone(), self.guard.clone());
-        let scope = match self.retiring.is_empty() {
-            true => Scope::alone(&self.current, guard.quiet),
-            false => Scope::beside(&self.current, guard.quiet),
-        };
-        let cancelled = async {
-            ctx.cancelled().await;
-        };
-        let held = finish(&guard, &mut self.current, scope, cancelled).await;
-        self.name(held);
-        while let Some(retired) = self.retiring.join_next().await {
-            drop(retired);
+    fn answer(&mut self, Request { verb, answer }: Request) {
+        match verb {
+            Verb::Restart { wait: true } => self.restart(Some(answer)),
+            Verb::Restart { wait: false } => {
+                let (asked, mut refused) = oneshot::channel();
+                self.restart(Some(asked));
+                let begun = Answer::Done("the next generation is started".to_owned());
+                let _ = answer.send(refused.try_recv().unwrap_or(begun));
+            }
+            Verb::Stop => {
+                self.orders.handle.shutdown("sundown stop");
+                let _ = answer.send(Answer::Done("stopping".to_owned()));
+            }
+            Verb::Status => {
+                let status = Box::new(self.status());
+                let _ = answer.send(Answer::Status(status));
+            }
         }
     }
 
-    /// What was cut off is in the report.
-    fn name(&self, held: Vec<String>) {
-        for name in held {
-            // Such a guard never ends.
-            std::mem::forget(self.ctx.guard(name));
+    fn status(&self) -> Status {
+        let running = |generation: &Generation, state, since: Instant| GenerationStatus {
+            number: generation.number(),
+            state,
+            pid: generation.pid(),
+            since_ms: since.elapsed().as_millis() as u64,
+            listens: addresses(generation),
+            held: Vec::new(),
+            held_count: 0,
+        };
+        let mut generations = self.retirees.status();
+        generations.push(running(&self.current, State::Current, self.since));
+        let next = self.next.as_ref();
+        generations.extend(next.map(|next| running(&next.generation, State::Starting, next.since)));
+        Status {
+            name: self.guard.name.clone(),
+            pid: std::process::id(),
+            stopping: false,
+            generations,
+            last_restart: self.last_restart.clone(),
+        }
+    }
+
+    /// Lets everything end in its order; whatever is left when the time is over is killed, and named.
+    async fn stop(mut self) -> Outcome {
+        if let Some(mut next) = self.next.take() {
+            kill(&mut next.generation).await;
+            self.part_with(next.generation);
+        }
+        for problem in drain::refuse_newcomers(self.current.listeners()) {
+            self.say(&problem);
+        }
+        let Self {
+            guard,
+            mut orders,
+            current,
+            respawn_at,
+            last_restart,
+            mut retiring,
+            retirees,
+            ..
+        } = self;
+        if respawn_at.is_none() {
+            let scope = match retiring.is_empty() {
+                true => Scope::alone(&current, guard.quiet),
+                false => Scope::beside(&current, guard.quiet),
+            };
+            let (retiree, ctx) = (retirees.add(&current), orders.ctx.clone());
+            retiring.spawn(retire(guard.clone(), ctx, current, scope, None, retiree));
+        }
+        let status = || Status {
+            name: guard.name.clone(),
+            pid: std::process::id(),
+            stopping: true,
+            generations: retirees.status(),
+            last_restart: last_restart.clone(),
+        };
+        loop {
+            tokio::select! {
+                retired = retiring.join_next() => match retired {
+                    Some(Ok(retired)) => {
+                        for CutOff { work, name, peer, age } in retired.cut_off {
+                            orders.ctx.cut_off(work, name, peer, age);
+                        }
+                    }
+                    Some(Err(_)) => {}
+                    None => return Outcome::Told,
+                },
+                Some(request) = orders.requests.recv() => {
+                    let _ = request.answer.send(match request.verb {
+                        Verb::Status => Answer::Status(Box::new(status())),
+                        Verb::Stop => Answer::Done("stopping".to_owned()),
+                        Verb::Restart { .. } => Answer::Refused("the guard stops".to_owned()),
+                    });
+                }
+            }
         }
     }
 
     fn say(&self, text: &str) {
         say(&self.guard, text);
+    }
+}
+
+/// What is heard of the next generation, if there is one.
+async fn news_of(next: &mut Option<Next>) -> News {
+    match next {
+        Some(next) => next.generation.news().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -281,114 +437,17 @@ fn note(guard: &Guard, groups: &mut Groups, generation: &mut Generation, news: N
             generation.drop_listener(inode);
         }
         News::Note(text) => say(guard, &text),
-        News::Failed(_) | News::Ended(_) | News::Gone => {}
+        News::Failed(_) | News::Ended | News::Gone => {}
     }
 }
 
-/// A generation that is followed by another finishes what it has.
-async fn retire(guard: Guard, ctx: Context, mut old: Generation) -> Generation {
-    let began = Instant::now();
-    let scope = Scope::beside(&old, guard.quiet);
-    let over = async {
-        tokio::select! {
-            () = sleep(guard.drain) => {}
-            _ = ctx.cancelled() => {}
-        }
-    };
-    let held = finish(&guard, &mut old, scope, over).await;
-    let took =
-        humantime::format_duration(Duration::from_millis(began.elapsed().as_millis() as u64));
-    let cut = match held.len() {
-        0 => "nothing was cut off".to_owned(),
-        count => format!("{count} cut off: {}", held.join(", ")),
-    };
-    say(
-        &guard,
-        &format!("generation {} has ended after {took}: {cut}", old.number()),
-    );
-    old
+/// Where a generation listens, for people.
+pub(crate) fn addresses(generation: &Generation) -> Vec<String> {
+    let addresses = generation.addresses();
+    addresses.iter().map(ToString::to_string).collect()
 }
 
-/// Waits until nothing is under way in a generation, tells it to stop, and waits for that; once the time is
-/// over it is killed. Returns what was cut off.
-async fn finish(
-    guard: &Guard,
-    generation: &mut Generation,
-    scope: Scope,
-    over: impl Future<Output = ()>,
-) -> Vec<String> {
-    tokio::pin!(over);
-    let quiesced = {
-        let rests = scope.quiesce();
-        tokio::pin!(rests);
-        loop {
-            tokio::select! {
-                rests = &mut rests => break Some(rests),
-                news = generation.news() => match news {
-                    News::Gone => return Vec::new(),
-                    News::Closed(inode) => generation.drop_listener(inode),
-                    _ => {}
-                },
-                () = &mut over => break None,
-            }
-        }
-    };
-    match quiesced {
-        Some(Ok(())) => {}
-        Some(Err(error)) => say(
-            guard,
-            &format!("what is under way cannot be seen ({error}): the application is told at once"),
-        ),
-        None => {
-            let held = scope.look().ok().flatten();
-            kill(generation).await;
-            return names(held);
-        }
-    }
-    generation.signal(guard.stop_signal, To::Leader);
-    loop {
-        tokio::select! {
-            news = generation.news() => match news {
-                News::Gone => return Vec::new(),
-                // A shell ends and passes nothing on.
-                News::Ended(_) => generation.signal(guard.stop_signal, To::Leader),
-                _ => {}
-            },
-            () = &mut over => break,
-        }
-    }
-    kill(generation).await;
-    vec!["application (told to stop, did not end)".to_owned()]
-}
-
-/// Kills every process of a generation, and waits until they are gone.
-async fn kill(generation: &mut Generation) {
-    loop {
-        generation.signal(libc::SIGKILL, To::All);
-        if let News::Gone = generation.news().await {
-            return;
-        }
-    }
-}
-
-/// What was under way.
-fn names(held: Option<Held>) -> Vec<String> {
-    match held {
-        Some(Held::Queue(count)) => vec![format!("{count} connections that nobody accepted")],
-        Some(Held::Connections(open)) => open
-            .iter()
-            .map(|Open { local, peer }| format!("connection from {peer} to {local}"))
-            .collect(),
-        None => Vec::new(),
-    }
-}
-
-fn list(addresses: &[SocketAddr]) -> String {
-    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-    addresses.join(", ")
-}
-
-fn say(guard: &Guard, text: &str) {
+pub(crate) fn say(guard: &Guard, text: &str) {
     eprintln!("{}: {text}", guard.name);
     tracing::info!(target: "sundown", service = %guard.name, "{text}");
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::panic::Location;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::core::Core;
 use crate::lifecycle::Phase;
 use crate::open::Tracked;
-use crate::report::Work;
+use crate::report::{CutOff, Work};
 
 /// The header that carries the time left from one service to the next: whole milliseconds, as
 /// decimal digits. A relative time, because clocks of different machines differ; the network's
@@ -263,6 +264,14 @@ impl Context {
         Guard {
             _tracked: Tracked::begin(&self.0.core, Work::Guard, name, place),
         }
+    }
+
+    /// Puts into the report what was cut off of a process that this one runs: a connection of its own
+    /// ([`Work::Connection`], by its local address and its client), or itself ([`Work::Process`]). The exit code
+    /// says so, too.
+    pub fn cut_off(&self, work: Work, name: String, peer: Option<SocketAddr>, age: Duration) {
+        let cut_off = CutOff::new(work, name, peer, age);
+        self.0.core.findings().broken.push(cut_off);
     }
 
     fn derive(&self, deadline: Option<Instant>) -> Self {

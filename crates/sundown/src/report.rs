@@ -134,6 +134,8 @@ pub enum Work {
     Guard,
     /// A thread started by [`Context::spawn_blocking`](crate::Context::spawn_blocking).
     Blocking,
+    /// Another process, which this one runs.
+    Process,
 }
 
 impl Work {
@@ -145,7 +147,7 @@ impl Work {
             | Self::Handshake
             | Self::Upgraded
             | Self::Connection => true,
-            Self::Worker | Self::Task | Self::Guard | Self::Blocking => false,
+            Self::Worker | Self::Task | Self::Guard | Self::Blocking | Self::Process => false,
         }
     }
 }
@@ -162,6 +164,7 @@ impl fmt::Display for Work {
             Self::Task => "task",
             Self::Guard => "guard",
             Self::Blocking => "blocking task",
+            Self::Process => "process",
         })
     }
 }

@@ -1,0 +1,262 @@
+//! A generation that finishes what it has, and how that is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sundown::{Context, Work};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Guard;
+use crate::drain::{Held, Open, Scope};
+use crate::generation::{Generation, News};
+use crate::letters::To;
+use crate::status::{GenerationStatus, State};
+use crate::supervision::{addresses, say};
+
+/// How many of what holds a generation are named in a status.
+const NAMED: usize = 10;
+
+/// A generation of which no process is left.
+pub(crate) struct Retired {
+    /// Its listeners are open still.
+    pub(crate) generation: Generation,
+    /// What was under way when its time was over.
+    pub(crate) cut_off: Vec<CutOff>,
+}
+
+/// Something that was under way.
+pub(crate) struct CutOff {
+    pub(crate) work: Work,
+    pub(crate) name: String,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) age: Duration,
+}
+
+impl fmt::Display for CutOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.work, self.name)?;
+        match self.peer {
+            Some(peer) => write!(f, " from {peer}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Those that finish what they have, by number.
+#[derive(Clone, Default)]
+pub(crate) struct Retirees(Arc<Mutex<BTreeMap<u32, Shown>>>);
+
+struct Shown {
+    pid: Option<i32>,
+    since: Instant,
+    listens: Vec<String>,
+    held: Option<Held>,
+}
+
+/// One of them; it is no longer shown when this is dropped.
+pub(crate) struct Retiree {
+    all: Retirees,
+    number: u32,
+}
+
+impl Retirees {
+    pub(crate) fn add(&self, generation: &Generation) -> Retiree {
+        let number = generation.number();
+        let shown = Shown {
+            pid: generation.pid(),
+            since: Instant::now(),
+            listens: addresses(generation),
+            held: None,
+        };
+        self.lock().insert(number, shown);
+        Retiree {
+            all: self.clone(),
+            number,
+        }
+    }
+
+    pub(crate) fn status(&self) -> Vec<GenerationStatus> {
+        let status = |(number, shown): (&u32, &Shown)| {
+            let under_way = named(shown.held.as_ref());
+            let held_count = under_way.len();
+            let held = under_way
+                .iter()
+                .take(NAMED)
+                .map(ToString::to_string)
+                .collect();
+            GenerationStatus {
+                number: *number,
+                state: State::Retiring,
+                pid: shown.pid,
+                since_ms: shown.since.elapsed().as_millis() as u64,
+                listens: shown.listens.clone(),
+                held,
+                held_count,
+            }
+        };
+        self.lock().iter().map(status).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Shown>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Retiree {
+    fn is_held_by(&self, held: Option<Held>) {
+        if let Some(shown) = self.all.lock().get_mut(&self.number) {
+            shown.held = held;
+        }
+    }
+}
+
+impl Drop for Retiree {
+    fn drop(&mut self) {
+        self.all.lock().remove(&self.number);
+    }
+}
+
+/// Lets a generation finish what it has, until the service has no more time or, if it is followed by another,
+/// until its own is over.
+pub(crate) async fn retire(
+    guard: Guard,
+    ctx: Context,
+    mut generation: Generation,
+    scope: Scope,
+    until: Option<Instant>,
+    retiree: Retiree,
+) -> Retired {
+    let began = Instant::now();
+    let over = async {
+        let own = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = own => {}
+            _ = ctx.cancelled() => {}
+        }
+    };
+    let cut_off = finish(&guard, &mut generation, &scope, over, &retiree).await;
+    let took = Duration::from_millis(began.elapsed().as_millis() as u64);
+    let took = humantime::format_duration(took);
+    let cut = match cut_off.len() {
+        0 => "nothing was cut off".to_owned(),
+        count => {
+            let names: Vec<_> = cut_off
+                .iter()
+                .take(NAMED)
+                .map(ToString::to_string)
+                .collect();
+            format!("{count} cut off: {}", names.join(", "))
+        }
+    };
+    let number = generation.number();
+    say(
+        &guard,
+        &format!("generation {number} has ended after {took}: {cut}"),
+    );
+    Retired {
+        generation,
+        cut_off,
+    }
+}
+
+/// Waits until nothing is under way in a generation, tells it to stop, and waits for that; once the time is
+/// over it is killed. Returns what was cut off.
+async fn finish(
+    guard: &Guard,
+    generation: &mut Generation,
+    scope: &Scope,
+    over: impl Future<Output = ()>,
+    retiree: &Retiree,
+) -> Vec<CutOff> {
+    let began = Instant::now();
+    tokio::pin!(over);
+    let quiesced = {
+        let rests = scope.quiesce(|held| retiree.is_held_by(held));
+        tokio::pin!(rests);
+        loop {
+            tokio::select! {
+                rests = &mut rests => break Some(rests),
+                news = generation.news() => match news {
+                    News::Gone => return Vec::new(),
+                    News::Closed(inode) => generation.drop_listener(inode),
+                    _ => {}
+                },
+                () = &mut over => break None,
+            }
+        }
+    };
+    match quiesced {
+        Some(Ok(())) => {}
+        Some(Err(error)) => say(
+            guard,
+            &format!("what is under way cannot be seen ({error}): the application is told at once"),
+        ),
+        None => {
+            let held = scope.look().ok().flatten();
+            kill(generation).await;
+            return named(held.as_ref());
+        }
+    }
+    generation.signal(guard.stop_signal, To::Leader);
+    loop {
+        tokio::select! {
+            news = generation.news() => match news {
+                News::Gone => return Vec::new(),
+                // A shell ends and passes nothing on.
+                News::Ended => generation.signal(guard.stop_signal, To::Leader),
+                _ => {}
+            },
+            () = &mut over => break,
+        }
+    }
+    let pid = generation
+        .pid()
+        .map_or(String::new(), |pid| format!("{pid} "));
+    kill(generation).await;
+    vec![CutOff {
+        work: Work::Process,
+        name: format!("{pid}(told to stop, did not end)"),
+        peer: None,
+        age: began.elapsed(),
+    }]
+}
+
+/// Kills every process of a generation, and waits until they are gone.
+pub(crate) async fn kill(generation: &mut Generation) {
+    loop {
+        generation.signal(libc::SIGKILL, To::All);
+        if let News::Gone = generation.news().await {
+            return;
+        }
+    }
+}
+
+/// What is under way, by name.
+fn named(held: Option<&Held>) -> Vec<CutOff> {
+    match held {
+        None => Vec::new(),
+        Some(Held::Queue(count)) => vec![CutOff {
+            work: Work::Process,
+            name: format!("({count} connections in its queue)"),
+            peer: None,
+            age: Duration::ZERO,
+        }],
+        Some(Held::Connections(open)) => open
+            .iter()
+            .map(|&Open { local, peer, age }| CutOff {
+                work: Work::Connection,
+                name: local.to_string(),
+                peer: Some(peer),
+                age,
+            })
+            .collect(),
+    }
+}

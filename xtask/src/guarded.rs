@@ -1,0 +1,296 @@
+//! `cargo xtask guarded`: what clients notice when servers of many kinds are stopped, restarted and killed
+//! under `sundown run`.
+//!
+//! Every client connects for each request, with bytes of its own and no second try. Beside each server the
+//! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use rand::Rng;
+use serde::Serialize;
+use sundown_verify::process::{Ended, Spawn, free_port};
+use sundown_verify::tally::Counts;
+use sundown_verify::{Declined, Kind, Load, Plan, Process};
+
+use crate::peers::{self, Peer};
+use crate::workspace::Workspace;
+use crate::{Verdict, progress};
+
+/// Stop, restart and kill servers under `sundown run`, and count what their clients notice
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many stops of each server, under load
+    #[arg(long, value_name = "N", default_value_t = 20, env = "XTASK_STOPS")]
+    stops: u32,
+    /// How many restarts of each server, under load
+    #[arg(long, value_name = "N", default_value_t = 20, env = "XTASK_RESTARTS")]
+    restarts: u32,
+    /// How many SIGKILLs of each server, under load
+    #[arg(long, value_name = "N", default_value_t = 10, env = "XTASK_KILLS")]
+    kills: u32,
+    /// Servers to guard: names of peers/README.md
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,spring"
+    )]
+    servers: Vec<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How many clients connect for each request, and how many of them wait for a while in it.
+const CLIENTS: [(Kind, usize); 2] = [(Kind::NewConnection, 8), (Kind::Slow, 4)];
+
+/// What a server's clients noticed.
+#[derive(Default, Serialize)]
+struct Row {
+    server: String,
+    stops: Noticed,
+    restarts: Noticed,
+    kills: Noticed,
+    /// The same without a guard; a stop and a start in the place of a restart.
+    plain_stops: Noticed,
+    plain_restarts: Noticed,
+    plain_kills: Noticed,
+    /// Milliseconds from SIGHUP until the generation before has ended.
+    restart_ms: Vec<u64>,
+    exits_nonzero: u32,
+}
+
+/// Requests, and what became of those that were not answered.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+struct Noticed {
+    requests: u64,
+    lost: u64,
+    refused: u64,
+}
+
+impl Noticed {
+    fn add(&mut self, counts: &Counts) {
+        self.requests += counts.sent;
+        self.lost += counts.lost;
+        let refused = counts.declined_as.get(&Declined::Refused);
+        self.refused += refused.copied().unwrap_or(0);
+    }
+}
+
+impl Row {
+    /// Who is refused after a stop began was told so; a killed process takes with it what was in flight.
+    fn holds(&self, kills: u32) -> bool {
+        let in_flight: usize = CLIENTS.iter().map(|(_, clients)| clients).sum();
+        self.stops.lost == 0
+            && self.restarts.lost + self.restarts.refused == 0
+            && self.kills.refused == 0
+            && self.kills.lost <= u64::from(kills) * in_flight as u64
+            && self.exits_nonzero == 0
+    }
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", "sundown-cli"]);
+    anyhow::ensure!(cargo.status()?.success(), "the command could not be built");
+    let mut servers = Vec::new();
+    for name in &arguments.servers {
+        let peer = peers::find(name)?;
+        match peer.missing_toolchain() {
+            Some(missing) => eprintln!("skipped: {missing}"),
+            None => {
+                peer.build(workspace)?;
+                servers.push(peer);
+            }
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut rows = Vec::new();
+    for peer in servers {
+        let measuring = Measuring {
+            workspace,
+            arguments,
+            peer,
+        };
+        let row = runtime.block_on(measuring.row());
+        rows.push(row.with_context(|| peer.framework)?);
+    }
+    progress::clear();
+    match arguments.json {
+        true => println!("{}", serde_json::to_string(&rows)?),
+        false => print(&rows),
+    }
+    Ok(match rows.iter().all(|row| row.holds(arguments.kills)) {
+        true => Verdict::Holds,
+        false => Verdict::Broken,
+    })
+}
+
+struct Measuring<'a> {
+    workspace: &'a Workspace,
+    arguments: &'a Arguments,
+    peer: &'static Peer,
+}
+
+impl Measuring<'_> {
+    async fn row(&self) -> anyhow::Result<Row> {
+        let mut row = Row {
+            server: self.peer.framework.to_owned(),
+            ..Row::default()
+        };
+        for number in 0..self.arguments.stops {
+            self.progress("stop", number);
+            self.stop(true, &mut row).await?;
+            self.stop(false, &mut row).await?;
+        }
+        self.restart(&mut row).await?;
+        self.kill(&mut row).await?;
+        for number in 0..self.arguments.restarts {
+            self.progress("plain restart", number);
+            self.restart_plainly(libc::SIGTERM, &mut row.plain_restarts)
+                .await?;
+        }
+        for number in 0..self.arguments.kills {
+            self.progress("plain kill", number);
+            self.restart_plainly(libc::SIGKILL, &mut row.plain_kills)
+                .await?;
+        }
+        Ok(row)
+    }
+
+    fn progress(&self, what: &str, number: u32) {
+        progress::line(&format!("{}: {what} {}", self.peer.framework, number + 1));
+    }
+
+    async fn stop(&self, guarded: bool, row: &mut Row) -> anyhow::Result<()> {
+        let (mut server, load, _) = self.start(guarded).await?;
+        pause().await;
+        server.signal(libc::SIGTERM)?;
+        let exit = server.wait_exit(LIMIT).await?;
+        let counts = load.finish().await.total;
+        if guarded {
+            row.stops.add(&counts);
+            row.exits_nonzero += u32::from(exit.ended != Ended::Code(0));
+        } else {
+            row.plain_stops.add(&counts);
+        }
+        Ok(())
+    }
+
+    async fn restart(&self, row: &mut Row) -> anyhow::Result<()> {
+        let (mut server, load, _) = self.start(true).await?;
+        for number in 1..=self.arguments.restarts {
+            self.progress("restart", number);
+            pause().await;
+            let began = std::time::Instant::now();
+            server.signal(libc::SIGHUP)?;
+            let over = format!("generation {number} has ended after ");
+            let said = server.wait_line(&over, LIMIT).await?;
+            row.restart_ms.push(began.elapsed().as_millis() as u64);
+            anyhow::ensure!(said.ends_with("nothing was cut off"), "{said}");
+        }
+        row.restarts.add(&load.finish().await.total);
+        server.signal(libc::SIGTERM)?;
+        server.wait_exit(LIMIT).await?;
+        Ok(())
+    }
+
+    async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
+        let (mut server, load, _) = self.start(true).await?;
+        for number in 1..=self.arguments.kills {
+            self.progress("kill", number);
+            pause().await;
+            let named = format!("generation {number} is PID ");
+            let pid = server.wait_line(&named, LIMIT).await?.parse()?;
+            // SAFETY: it sends a signal; the guard, which has named the process, reaps it.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            let listens = format!("generation {} listens on", number + 1);
+            server.wait_output(&listens, LIMIT).await?;
+        }
+        row.kills.add(&load.finish().await.total);
+        server.signal(libc::SIGTERM)?;
+        server.wait_exit(LIMIT).await?;
+        Ok(())
+    }
+
+    /// What is done where nothing guards: it ends, and is started again at once.
+    async fn restart_plainly(&self, signal: i32, noticed: &mut Noticed) -> anyhow::Result<()> {
+        let (mut server, load, port) = self.start(false).await?;
+        pause().await;
+        server.signal(signal)?;
+        server.wait_exit(LIMIT).await?;
+        let next = self.spawn(false, port).start()?;
+        pause().await;
+        noticed.add(&load.finish().await.total);
+        drop(next);
+        Ok(())
+    }
+
+    /// Starts a server, and the load on its port.
+    async fn start(&self, guarded: bool) -> anyhow::Result<(Process, Load, u16)> {
+        let target = free_port()?;
+        let mut server = self.spawn(guarded, target.port()).start()?;
+        server.wait_listening(target, LIMIT).await?;
+        let plan = Plan::against(target);
+        let plan = CLIENTS
+            .iter()
+            .fold(plan, |plan, (kind, clients)| plan.with(*kind, *clients));
+        Ok((server, Load::start(plan), target.port()))
+    }
+
+    fn spawn(&self, guarded: bool, port: u16) -> Spawn {
+        let command = self.peer.command(self.workspace, port);
+        if !guarded {
+            return Spawn::new(command.get_program()).args(command.get_args());
+        }
+        Spawn::new(self.workspace.target.join("release/sundown"))
+            .args(["run", "--quiet", "300ms", "--"])
+            .arg(command.get_program())
+            .args(command.get_args())
+    }
+}
+
+async fn pause() {
+    let pause = rand::rng().random_range(100..400);
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "{:24} {:>10} {:>6} {:>8}   without: {:>10} {:>6} {:>8}",
+        "server", "requests", "lost", "refused", "requests", "lost", "refused"
+    );
+    for row in rows {
+        println!("{}", row.server);
+        for (what, guarded, plain) in [
+            ("stops", row.stops, row.plain_stops),
+            ("restarts", row.restarts, row.plain_restarts),
+            ("kills", row.kills, row.plain_kills),
+        ] {
+            println!(
+                "    {what:20} {:>10} {:>6} {:>8}            {:>10} {:>6} {:>8}",
+                guarded.requests,
+                guarded.lost,
+                guarded.refused,
+                plain.requests,
+                plain.lost,
+                plain.refused
+            );
+        }
+        let mut took = row.restart_ms.clone();
+        took.sort_unstable();
+        let (median, slowest) = (took.get(took.len() / 2), took.last());
+        println!(
+            "    a restart until the generation before has ended: p50 {} ms, slowest {} ms; exits other than 0: {}",
+            median.unwrap_or(&0),
+            slowest.unwrap_or(&0),
+            row.exits_nonzero
+        );
+    }
+}
