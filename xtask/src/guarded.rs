@@ -10,8 +10,7 @@ use anyhow::Context;
 use rand::Rng;
 use serde::Serialize;
 use sundown_verify::process::{Ended, Spawn, free_port};
-use sundown_verify::tally::Counts;
-use sundown_verify::{Declined, Kind, Load, Plan, Process};
+use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
 
 use crate::peers::{self, Peer};
 use crate::workspace::Workspace;
@@ -45,8 +44,10 @@ pub(crate) struct Arguments {
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many clients connect for each request, and how many of them wait for a while in it.
-const CLIENTS: [(Kind, usize); 2] = [(Kind::NewConnection, 8), (Kind::Slow, 4)];
+/// How many clients ask for what, each on a connection of its own.
+const CLIENTS: [(&str, usize); 2] = [("/fast", 8), ("/slow?ms=150", 4)];
+
+type Loads = [Load; CLIENTS.len()];
 
 /// What a server's clients noticed.
 #[derive(Default, Serialize)]
@@ -73,11 +74,15 @@ struct Noticed {
 }
 
 impl Noticed {
-    fn add(&mut self, counts: &Counts) {
-        self.requests += counts.sent;
-        self.lost += counts.lost;
-        let refused = counts.declined_as.get(&Declined::Refused);
-        self.refused += refused.copied().unwrap_or(0);
+    /// Ends loads, and adds what they were answered.
+    async fn add(&mut self, loads: Loads) {
+        for load in loads {
+            let counts = load.finish().await.total;
+            self.requests += counts.sent;
+            self.lost += counts.lost;
+            let refused = counts.declined_as.get(&Declined::Refused);
+            self.refused += refused.copied().unwrap_or(0);
+        }
     }
 }
 
@@ -169,22 +174,21 @@ impl Measuring<'_> {
     }
 
     async fn stop(&self, guarded: bool, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, load, _) = self.start(guarded).await?;
+        let (mut server, loads, _) = self.start(guarded).await?;
         pause().await;
         server.signal(libc::SIGTERM)?;
         let exit = server.wait_exit(LIMIT).await?;
-        let counts = load.finish().await.total;
         if guarded {
-            row.stops.add(&counts);
+            row.stops.add(loads).await;
             row.exits_nonzero += u32::from(exit.ended != Ended::Code(0));
         } else {
-            row.plain_stops.add(&counts);
+            row.plain_stops.add(loads).await;
         }
         Ok(())
     }
 
     async fn restart(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, load, _) = self.start(true).await?;
+        let (mut server, loads, _) = self.start(true).await?;
         for number in 1..=self.arguments.restarts {
             self.progress("restart", number);
             pause().await;
@@ -195,14 +199,14 @@ impl Measuring<'_> {
             row.restart_ms.push(began.elapsed().as_millis() as u64);
             anyhow::ensure!(said.ends_with("nothing was cut off"), "{said}");
         }
-        row.restarts.add(&load.finish().await.total);
+        row.restarts.add(loads).await;
         server.signal(libc::SIGTERM)?;
         server.wait_exit(LIMIT).await?;
         Ok(())
     }
 
     async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, load, _) = self.start(true).await?;
+        let (mut server, loads, _) = self.start(true).await?;
         for number in 1..=self.arguments.kills {
             self.progress("kill", number);
             pause().await;
@@ -213,7 +217,7 @@ impl Measuring<'_> {
             let listens = format!("generation {} listens on", number + 1);
             server.wait_output(&listens, LIMIT).await?;
         }
-        row.kills.add(&load.finish().await.total);
+        row.kills.add(loads).await;
         server.signal(libc::SIGTERM)?;
         server.wait_exit(LIMIT).await?;
         Ok(())
@@ -221,27 +225,28 @@ impl Measuring<'_> {
 
     /// What is done where nothing guards: it ends, and is started again at once.
     async fn restart_plainly(&self, signal: i32, noticed: &mut Noticed) -> anyhow::Result<()> {
-        let (mut server, load, port) = self.start(false).await?;
+        let (mut server, loads, port) = self.start(false).await?;
         pause().await;
         server.signal(signal)?;
         server.wait_exit(LIMIT).await?;
         let next = self.spawn(false, port).start()?;
         pause().await;
-        noticed.add(&load.finish().await.total);
+        noticed.add(loads).await;
         drop(next);
         Ok(())
     }
 
     /// Starts a server, and the load on its port.
-    async fn start(&self, guarded: bool) -> anyhow::Result<(Process, Load, u16)> {
+    async fn start(&self, guarded: bool) -> anyhow::Result<(Process, Loads, u16)> {
         let target = free_port()?;
         let mut server = self.spawn(guarded, target.port()).start()?;
         server.wait_listening(target, LIMIT).await?;
-        let plan = Plan::against(target);
-        let plan = CLIENTS
-            .iter()
-            .fold(plan, |plan, (kind, clients)| plan.with(*kind, *clients));
-        Ok((server, Load::start(plan), target.port()))
+        let loads = CLIENTS.map(|(path, clients)| {
+            let plan = Plan::against(target).with(Kind::NewConnection, clients);
+            let requests = Requests::every(move |_| Request::get(path));
+            Load::start(Plan { requests, ..plan })
+        });
+        Ok((server, loads, target.port()))
     }
 
     fn spawn(&self, guarded: bool, port: u16) -> Spawn {

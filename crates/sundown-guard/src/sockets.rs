@@ -89,7 +89,7 @@ fn told(socket: &InetResponse) -> Seen {
         Nla::TcpInfo(info) => Some(info),
         _ => None,
     });
-    let info = |of: fn(&TcpInfo) -> u64| info.map_or(0, |info| of(info));
+    let info = |of: fn(&TcpInfo) -> u64| info.map_or(0, of);
     Seen {
         local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
         peer: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
