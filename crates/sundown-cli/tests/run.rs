@@ -182,6 +182,30 @@ async fn a_second_signal_hurries() {
 }
 
 #[tokio::test]
+async fn nothing_outlives_a_guard_that_is_killed_while_it_stops() {
+    let options = [
+        "--name",
+        "stops",
+        "--quiet",
+        "1h",
+        "--drain",
+        "2h",
+        "--on-guard-death",
+        "keep",
+    ];
+    let mut guarded = Guarded::planted(&options, "stays").await;
+    let mut busy = guarded.ask("/stream");
+    busy.read_exact(&mut [0; 16]).unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    while !ask(&["status", "--name", "stops"]).1.contains("stopping") {}
+    guarded.guard.signal(libc::SIGKILL).unwrap();
+    guarded.exit().await;
+    while guarded.is_there() {
+        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: whose end nobody is told
+    }
+}
+
+#[tokio::test]
 async fn a_command_that_ends_by_itself_gives_its_exit_code() {
     let folder = TempDir::new().unwrap();
     let plain = folder.path().join("plain");
@@ -496,4 +520,37 @@ async fn a_name_is_one_guards_and_free_after_it() {
     assert_eq!(ended, Ended::Code(0), "{said}");
     let (ended, said) = run(&["--name", "No/Name"], &["true"]).await;
     assert_eq!(ended, Ended::Code(2), "{said}");
+}
+
+#[tokio::test]
+async fn workers_whose_master_is_killed_serve_on_until_the_next_one_does() {
+    let address = free_port().unwrap();
+    // A shell stands for a master, which is killed alone.
+    let script = format!(
+        "{} {} & wait",
+        bin_path("examples/planted").display(),
+        address.port()
+    );
+    let mut guard = guard(&["--quiet", "100ms"])
+        .args(["sh", "-c", &script])
+        .start()
+        .unwrap();
+    let pid = guard
+        .wait_line("generation 1 is PID ", LIMIT)
+        .await
+        .unwrap();
+    guard
+        .wait_output("generation 1 listens on", LIMIT)
+        .await
+        .unwrap();
+    let load = Load::on(address);
+    // SAFETY: the guard has said that this process is its.
+    unsafe { libc::kill(pid.parse().unwrap(), libc::SIGKILL) };
+    let over = "generation 1 has ended after";
+    let said = guard.wait_line(over, LIMIT).await.unwrap();
+    assert!(said.ends_with("nothing was cut off"), "{said}");
+    assert_eq!(load.end().1, []);
+    guard.signal(libc::SIGTERM).unwrap();
+    let exit = guard.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(0), "{}", guard.stderr());
 }

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::letters::{self, Order, To, Word};
-use crate::{Guard, sys};
+use crate::{Guard, kin, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
@@ -54,8 +54,8 @@ pub(crate) enum News {
     Closed(u64),
     /// Something to tell.
     Note(String),
-    /// The process that the command became has ended.
-    Ended,
+    /// The process that the command became has ended, with this status (waitpid(2)).
+    Ended(i32),
     /// No process of it is left.
     Gone,
 }
@@ -130,7 +130,7 @@ impl Generation {
             Ok(Some((Word::Ended { status }, _))) => {
                 self.ended = Some(status);
                 self.leader = None;
-                News::Ended
+                News::Ended(status)
             }
             Ok(None) | Err(_) => {
                 let _ = self.keeper.wait();
@@ -208,6 +208,11 @@ impl Generation {
         self.leader
     }
 
+    /// Whether any process of it is left.
+    pub(crate) fn has_processes(&self) -> bool {
+        !kin::descendants(self.keeper()).is_empty()
+    }
+
     /// The process whose descendants are its.
     pub(crate) fn keeper(&self) -> i32 {
         i32::try_from(self.keeper.id()).expect("a PID is positive")
@@ -231,6 +236,11 @@ impl Generation {
     /// Sends a signal; whoever is gone does not hear it.
     pub(crate) fn signal(&self, signal: i32, to: To) {
         let _ = letters::send(self.letters.get_ref(), &Order::Signal { signal, to }, None);
+    }
+
+    /// Lets nothing of it outlive this process, even if that is killed now.
+    pub(crate) fn ends_with_us(&self) {
+        let _ = letters::send(self.letters.get_ref(), &Order::Stops, None);
     }
 
     pub(crate) fn listeners(&self) -> &[Listener] {

@@ -51,6 +51,8 @@ struct Keeper {
     leader: Option<i32>,
     on_guard_death: OnGuardDeath,
     stop_signal: i32,
+    /// Whether nothing is to be left once the guard is gone.
+    stops: bool,
     /// When what is left is killed.
     until: Option<Instant>,
 }
@@ -74,6 +76,7 @@ impl Keeper {
             leader: None,
             on_guard_death,
             stop_signal,
+            stops: false,
             until: None,
         };
         match launch(command) {
@@ -191,12 +194,15 @@ impl Keeper {
         };
         match letters::receive(guard) {
             Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(Some((Order::Stops, _))) => self.stops = true,
             Ok(Some((Order::Closed, socket))) => self.go_on(socket),
             Ok(Some((Order::Start { .. } | Order::Inherit { .. }, _))) => {}
             Ok(None) | Err(_) => {
                 self.guard = None;
                 self.go_on(None);
-                if self.on_guard_death == OnGuardDeath::Stop {
+                if self.stops {
+                    self.until = Some(Instant::now());
+                } else if self.on_guard_death == OnGuardDeath::Stop {
                     self.signal(self.stop_signal, To::Leader);
                     self.until = Some(Instant::now() + AFTER_THE_GUARD);
                 }

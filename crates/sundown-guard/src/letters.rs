@@ -27,6 +27,8 @@ pub(crate) enum Order {
     Start { shared: Vec<SocketAddr> },
     /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
     Closed,
+    /// The service stops: should the guard end before it, nothing is to be left.
+    Stops,
     /// Sends a signal.
     Signal { signal: i32, to: To },
 }

@@ -211,7 +211,7 @@ async fn finish(
             news = generation.news() => match news {
                 News::Gone => return Vec::new(),
                 // A shell ends and passes nothing on.
-                News::Ended => generation.signal(guard.stop_signal, To::Leader),
+                News::Ended(_) => generation.signal(guard.stop_signal, To::Leader),
                 _ => {}
             },
             () = &mut over => break,

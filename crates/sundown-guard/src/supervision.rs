@@ -83,7 +83,7 @@ impl Supervision {
             let respawn_at = self.respawn_at.filter(|_| self.next.is_none());
             tokio::select! {
                 news = self.current.news(), if self.respawn_at.is_none() => {
-                    if let Some(outcome) = self.hear(news) {
+                    if let Some(outcome) = self.hear(news).await {
                         return outcome;
                     }
                 }
@@ -108,13 +108,14 @@ impl Supervision {
     }
 
     /// Something happened to the current generation; if it was the end of everything, how that was.
-    fn hear(&mut self, news: News) -> Option<Outcome> {
+    async fn hear(&mut self, news: News) -> Option<Outcome> {
         match news {
             News::Failed(error) => {
                 let program = self.guard.command[0].to_string_lossy();
                 return Some(not_started(&program, &error));
             }
-            News::Gone => return self.crashed(),
+            News::Gone => return self.crashed().await,
+            News::Ended(status) => self.left_behind(exit_code(status)),
             other => {
                 let listens = matches!(other, News::Listens(..));
                 note(&self.guard, &mut self.groups, &mut self.current, other);
@@ -127,17 +128,40 @@ impl Supervision {
         None
     }
 
-    /// No process is left: the next one serves who waits in the queue meanwhile.
-    fn crashed(&mut self) -> Option<Outcome> {
-        let code = self.current.status().map_or(1, exit_code);
+    fn is_started_again(&self, code: u8) -> bool {
         let restarts = match self.guard.restart {
             Restart::No => false,
             Restart::OnFailure => code != 0,
             Restart::Always => true,
         };
-        // One that has never listened would not be helped by being started again.
-        if (!restarts || self.current.listeners().is_empty()) && self.next.is_none() {
+        // One that has never listened would not be helped by it.
+        restarts && !self.current.listeners().is_empty()
+    }
+
+    /// The process that the command became has ended; others of its may serve on, such as workers whose master
+    /// was killed. What has left a daemon behind has done its work.
+    fn left_behind(&mut self, code: u8) {
+        if code != 0 && self.is_started_again(code) && self.current.has_processes() {
+            self.say(&format!(
+                "the command has ended ({code}), and what it has left serves on until the next generation does"
+            ));
+            self.restart(None);
+        }
+    }
+
+    /// No process is left: the next one serves who waits in the queue meanwhile.
+    async fn crashed(&mut self) -> Option<Outcome> {
+        let code = self.current.status().map_or(1, exit_code);
+        if !self.is_started_again(code) && self.next.is_none() {
             return Some(Outcome::Ended(code));
+        }
+        if let Some(mut next) = self.next.take() {
+            // It would have a queue of its own, and nobody would serve this one's.
+            kill(&mut next.generation).await;
+            self.part_with(next.generation);
+            for asked in next.asked {
+                let _ = asked.send(Answer::Refused("the application has ended".to_owned()));
+            }
         }
         if self.since.elapsed() > LONGEST_PAUSE {
             self.pause = Duration::ZERO;
@@ -344,6 +368,7 @@ impl Supervision {
             kill(&mut next.generation).await;
             self.part_with(next.generation);
         }
+        self.current.ends_with_us();
         for problem in drain::refuse_newcomers(self.current.listeners()) {
             self.say(&problem);
         }
@@ -437,7 +462,7 @@ fn note(guard: &Guard, groups: &mut Groups, generation: &mut Generation, news: N
             generation.drop_listener(inode);
         }
         News::Note(text) => say(guard, &text),
-        News::Failed(_) | News::Ended | News::Gone => {}
+        News::Failed(_) | News::Ended(_) | News::Gone => {}
     }
 }
 
