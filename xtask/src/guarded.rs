@@ -4,6 +4,7 @@
 //! Every client connects for each request, with bytes of its own and no second try. Beside each server the
 //! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use sundown_verify::process::{Ended, Spawn, free_port};
 use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
 
+use crate::folder::Folder;
 use crate::peers::{self, Peer};
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
@@ -116,12 +118,15 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let folder = Folder::new("guarded")?;
+    let run_dir = folder.path().join("guards");
     let mut rows = Vec::new();
     for peer in servers {
         let measuring = Measuring {
             workspace,
             arguments,
             peer,
+            run_dir: &run_dir,
         };
         let row = runtime.block_on(measuring.row());
         rows.push(row.with_context(|| peer.framework)?);
@@ -141,6 +146,8 @@ struct Measuring<'a> {
     workspace: &'a Workspace,
     arguments: &'a Arguments,
     peer: &'static Peer,
+    /// Where the guard has its socket.
+    run_dir: &'a Path,
 }
 
 impl Measuring<'_> {
@@ -207,20 +214,40 @@ impl Measuring<'_> {
 
     async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
         let (mut server, loads, _) = self.start(true).await?;
-        for number in 1..=self.arguments.kills {
+        for number in 0..self.arguments.kills {
             self.progress("kill", number);
             pause().await;
-            let named = format!("generation {number} is PID ");
-            let pid = server.wait_line(&named, LIMIT).await?.parse()?;
+            let before = self.current()?;
             // SAFETY: it sends a signal; the guard, which has named the process, reaps it.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-            let listens = format!("generation {} listens on", number + 1);
-            server.wait_output(&listens, LIMIT).await?;
+            unsafe { libc::kill(before, libc::SIGKILL) };
+            let began = std::time::Instant::now();
+            while !self.current().is_ok_and(|now| now != before) {
+                anyhow::ensure!(began.elapsed() < LIMIT, "nothing takes its place");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
         }
         row.kills.add(loads).await;
         server.signal(libc::SIGTERM)?;
         server.wait_exit(LIMIT).await?;
         Ok(())
+    }
+
+    /// The process that takes what connects.
+    fn current(&self) -> anyhow::Result<i32> {
+        let output = std::process::Command::new(self.workspace.target.join("release/sundown"))
+            .args(["status", "--json"])
+            .env("SUNDOWN_RUN_DIR", self.run_dir)
+            .output()?;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let generations = answer["status"]["generations"].as_array();
+        let current = generations
+            .into_iter()
+            .flatten()
+            .find(|generation| generation["state"] == "current");
+        let pid = current.and_then(|current| current["pid"].as_i64());
+        Ok(i32::try_from(
+            pid.context("no process takes what connects")?,
+        )?)
     }
 
     /// What is done where nothing guards: it ends, and is started again at once.
@@ -255,6 +282,7 @@ impl Measuring<'_> {
             return Spawn::new(command.get_program()).args(command.get_args());
         }
         Spawn::new(self.workspace.target.join("release/sundown"))
+            .env("SUNDOWN_RUN_DIR", self.run_dir)
             .args(["run", "--quiet", "300ms", "--"])
             .arg(command.get_program())
             .args(command.get_args())

@@ -37,6 +37,8 @@ pub(crate) struct Supervision {
     orders: Orders,
     /// The one that new connections go to.
     current: Generation,
+    /// The number of the latest, of use or not.
+    latest: u32,
     since: Instant,
     /// When the current one is replaced, since no process of it is left.
     respawn_at: Option<Instant>,
@@ -62,6 +64,7 @@ impl Supervision {
     pub(crate) fn start(guard: Guard, orders: Orders) -> io::Result<Self> {
         Ok(Self {
             current: Generation::start(&guard, 1, Before::default())?,
+            latest: 1,
             since: Instant::now(),
             respawn_at: None,
             pause: Duration::ZERO,
@@ -181,8 +184,8 @@ impl Supervision {
             shared: Vec::new(),
             left: self.current.share_listeners(),
         };
-        let number = self.current.number() + 1;
-        let mut next = Generation::start(&self.guard, number, before)?;
+        self.latest += 1;
+        let mut next = Generation::start(&self.guard, self.latest, before)?;
         next.adopt(self.current.take_listeners());
         self.current = next;
         self.since = Instant::now();
@@ -213,7 +216,8 @@ impl Supervision {
             shared: self.current.addresses(),
             left: Vec::new(),
         };
-        let number = self.current.number() + 1;
+        self.latest += 1;
+        let number = self.latest;
         match Generation::start(&self.guard, number, before) {
             Ok(generation) => {
                 self.say(&format!("restart: generation {number} is started"));
