@@ -41,6 +41,22 @@ pub(crate) fn steering(base: u32, count: u32) -> [sock_filter; 4] {
     ]
 }
 
+/// Drops bare SYNs, whose clients try again a second later; what has ACK or lacks SYN passes (classic BPF over
+/// the TCP header).
+pub(crate) fn fence() -> [sock_filter; 5] {
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_OR_ACK: u32 = 0x12;
+    let byte = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    [
+        instruction(byte, 0, 0, FLAGS),
+        arithmetic(libc::BPF_AND, SYN_OR_ACK),
+        unless_equal(SYN, 1),
+        give_back(0),
+        give_back(u32::MAX),
+    ]
+}
+
 fn load(offset: u32) -> sock_filter {
     let code = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     instruction(code, 0, 0, offset)

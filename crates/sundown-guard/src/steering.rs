@@ -24,6 +24,12 @@ pub(crate) fn steer_to(generation: &Generation, groups: &Groups) -> Vec<String> 
     generation.listeners().iter().filter_map(steer).collect()
 }
 
+/// Lets nobody connect to a listener that nobody serves, for the moment until it is closed.
+pub(crate) fn fence(listener: &Listener) {
+    // Where that cannot be there is a moment in which a connect is lost.
+    let _ = sys::filter(listener.socket.as_fd(), &filter::fence());
+}
+
 fn steer(listener: &Listener, part: Part) -> io::Result<()> {
     let program = filter::steering(part.base, part.count);
     match sys::steer(listener.socket.as_fd(), &program) {
@@ -35,8 +41,8 @@ fn steer(listener: &Listener, part: Part) -> io::Result<()> {
     }
 }
 
-/// Joins the group for as long as it takes. The last member is never one that is steered to, and nobody takes
-/// its number when it leaves.
+/// Joins the group for as long as it takes; nobody takes the number of the last member when it leaves. Until
+/// the program is replaced the one before may lead to it: it hears no SYN, so that whoever sends one tries again.
 fn through_a_member(address: SocketAddr, program: &[libc::sock_filter]) -> io::Result<()> {
     let family = match address {
         SocketAddr::V4(_) => AddressFamily::INET,
@@ -47,6 +53,7 @@ fn through_a_member(address: SocketAddr, program: &[libc::sock_filter]) -> io::R
     sockopt::set_socket_reuseaddr(&member, true)?;
     sockopt::set_socket_reuseport(&member, true)?;
     rustix::net::bind(&member, &address)?;
+    sys::filter(member.as_fd(), &filter::fence())?;
     rustix::net::listen(&member, 1)?;
     sys::steer(member.as_fd(), program)
 }

@@ -16,7 +16,7 @@ use crate::guard::{Outcome, not_started};
 use crate::keeper::exit_code;
 use crate::retiring::{CutOff, Retired, Retirees, kill, retire};
 use crate::status::{GenerationStatus, State, Status};
-use crate::steering::steer_to;
+use crate::steering::{fence, steer_to};
 use crate::{Guard, Restart};
 
 /// The pause before an application that has crashed is started again: none at first, then this, and so on up
@@ -310,7 +310,9 @@ impl Supervision {
 
     /// Closes our duplicates of what a generation that is gone has listened on.
     fn part_with(&mut self, mut gone: Generation) {
-        for listener in gone.take_listeners() {
+        let listeners = gone.take_listeners();
+        listeners.iter().for_each(fence);
+        for listener in listeners {
             self.groups.leaves(listener.inode);
         }
         // The others have new numbers.

@@ -201,6 +201,19 @@ pub(crate) fn read_memory(pid: i32, address: u64, bytes: &mut [u8]) -> io::Resul
 /// # Errors
 /// `EOPNOTSUPP` on a socket of MPTCP.
 pub(crate) fn steer(listener: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    attach(listener, libc::SO_ATTACH_REUSEPORT_CBPF, program)
+}
+
+/// Lets a socket receive only what a program lets pass (SO_ATTACH_FILTER, socket(7)).
+pub(crate) fn filter(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    attach(socket, libc::SO_ATTACH_FILTER, program)
+}
+
+fn attach(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
     let filter = libc::sock_fprog {
         len: program.len() as u16,
         filter: program.as_ptr().cast_mut(),
@@ -208,9 +221,9 @@ pub(crate) fn steer(listener: BorrowedFd<'_>, program: &[libc::sock_filter]) -> 
     // SAFETY: `filter` describes `program`, which the kernel only reads.
     check(unsafe {
         libc::setsockopt(
-            listener.as_raw_fd(),
+            socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
+            option,
             (&raw const filter).cast(),
             size_of_val(&filter) as libc::socklen_t,
         )
