@@ -54,6 +54,9 @@ connects, and the one before finishes what it has. If it does not come to that, 
   sundown run -- python3 -m http.server 8000
   sundown run --stop-signal SIGQUIT -- nginx -g 'daemon off;'
 
+Its socket for `sundown status`, `restart` and `stop` is in SUNDOWN_RUN_DIR, or else in
+$XDG_RUNTIME_DIR/sundown, for root in /run/sundown.
+
 Exit codes:
   the application's, if it ends by itself (128 + N by signal N)
   0    it was told to stop, and everything ended in order

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,6 +25,8 @@ struct Guarded {
     guard: Process,
     address: SocketAddr,
     pid: i32,
+    /// By which the end of that process is heard of, though it is no child of ours.
+    pidfd: OwnedFd,
 }
 
 impl Guarded {
@@ -42,10 +45,12 @@ impl Guarded {
             .wait_output("generation 1 listens on", LIMIT)
             .await
             .unwrap();
+        let pid = pid.unwrap().parse().unwrap();
         Self {
             guard,
             address,
-            pid: pid.unwrap().parse().unwrap(),
+            pid,
+            pidfd: pidfd(pid),
         }
     }
 
@@ -60,9 +65,32 @@ impl Guarded {
         (exit.ended, self.guard.stderr())
     }
 
+    /// Waits for the end of the process that was guarded first.
+    async fn gone(&self) {
+        let pidfd = self.pidfd.try_clone().unwrap();
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut waited = libc::pollfd {
+                fd: pidfd.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: one `pollfd`, which outlives the call.
+            unsafe { libc::poll(&raw mut waited, 1, LIMIT.as_millis() as i32) }
+        });
+        assert_eq!(ended.await.unwrap(), 1, "it lives on");
+    }
+
     fn is_there(&self) -> bool {
         Path::new("/proc").join(self.pid.to_string()).exists()
     }
+}
+
+fn pidfd(pid: i32) -> OwnedFd {
+    // SAFETY: pidfd_open takes two numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    assert!(fd >= 0, "process {pid} is there");
+    // SAFETY: the kernel has just opened it for us.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
 fn guard(options: &[&str]) -> Spawn {
@@ -200,9 +228,7 @@ async fn nothing_outlives_a_guard_that_is_killed_while_it_stops() {
     while !ask(&["status", "--name", "stops"]).1.contains("stopping") {}
     guarded.guard.signal(libc::SIGKILL).unwrap();
     guarded.exit().await;
-    while guarded.is_there() {
-        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: whose end nobody is told
-    }
+    guarded.gone().await;
 }
 
 #[tokio::test]
@@ -250,9 +276,7 @@ async fn without_its_guard_the_application_lives_or_ends_as_was_wished() {
     let mut guarded = Guarded::planted(&[], "none").await;
     guarded.guard.signal(libc::SIGKILL).unwrap();
     guarded.exit().await;
-    while guarded.is_there() {
-        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: whose end nobody is told
-    }
+    guarded.gone().await;
 
     let mut guarded = Guarded::planted(&["--on-guard-death", "keep"], "none").await;
     guarded.guard.signal(libc::SIGKILL).unwrap();
@@ -262,9 +286,7 @@ async fn without_its_guard_the_application_lives_or_ends_as_was_wished() {
     // SAFETY: it is looked at in the line before, and ends by nobody else.
     unsafe { libc::kill(guarded.pid, libc::SIGTERM) };
     rest(client);
-    while guarded.is_there() {
-        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: whose end nobody is told
-    }
+    guarded.gone().await;
 }
 
 /// Connects, asks and reads, again and again, until it is told to stop; tells how each ended that was not

@@ -70,7 +70,9 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         }
         Err(error) => say(
             &guard,
-            &format!("it cannot be asked by `sundown status` and the like: {error}"),
+            &format!(
+                "it cannot be asked by `sundown status` and the like: {error}; SUNDOWN_RUN_DIR names another folder"
+            ),
         ),
     }
     let mut parts = Some((guard, received));
