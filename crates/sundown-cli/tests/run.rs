@@ -576,3 +576,42 @@ async fn workers_whose_master_is_killed_serve_on_until_the_next_one_does() {
     let exit = guard.wait_exit(LIMIT).await.unwrap();
     assert_eq!(exit.ended, Ended::Code(0), "{}", guard.stderr());
 }
+
+#[tokio::test]
+async fn whether_it_is_started_again_and_by_what_it_is_stopped_is_a_setting() {
+    for (restart, signal, again) in [
+        ("no", libc::SIGKILL, false),
+        ("on-failure", libc::SIGTERM, false),
+        ("always", libc::SIGTERM, true),
+    ] {
+        let options = [
+            "--quiet",
+            "100ms",
+            "--stop-signal",
+            "INT",
+            "--restart",
+            restart,
+        ];
+        // It ends with 0 when it is told to.
+        let mut guarded = Guarded::planted(&options, "none").await;
+        // SAFETY: the guard has said that this process is its.
+        unsafe { libc::kill(guarded.pid, signal) };
+        if again {
+            let next = guarded.guard.wait_output("generation 2 listens on", LIMIT);
+            next.await.unwrap();
+            visit(guarded.address).unwrap();
+            guarded.guard.signal(libc::SIGTERM).unwrap();
+        }
+        let (ended, said) = guarded.exit().await;
+        let code = if restart == "no" { 137 } else { 0 };
+        assert_eq!(ended, Ended::Code(code), "{restart}: {said}");
+        assert_eq!(said.contains("generation 2"), again, "{restart}: {said}");
+    }
+
+    // It hears nothing but SIGTERM and SIGHUP.
+    let options = ["--quiet", "100ms", "--stop-signal", "TERM"];
+    let mut guarded = Guarded::planted(&options, "interrupt").await;
+    guarded.guard.signal(libc::SIGINT).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+}

@@ -177,6 +177,14 @@ impl Generation {
         let _ = letters::send(self.letters.get_ref(), &Order::Closed, None);
     }
 
+    /// Closes our duplicates of listeners that the application itself has made deaf, as it does to stop: nobody
+    /// could use them again. Returns their inodes.
+    pub(crate) fn drop_deaf(&mut self) -> Vec<u64> {
+        let is_deaf = |listener: &mut Listener| sys::is_deaf(listener.socket.as_fd());
+        let deaf = self.listeners.extract_if(.., is_deaf);
+        deaf.map(|listener| listener.inode).collect()
+    }
+
     /// Gives away its listeners, for those that come after it.
     pub(crate) fn take_listeners(&mut self) -> Vec<Listener> {
         std::mem::take(&mut self.listeners)

@@ -180,6 +180,9 @@ impl Supervision {
 
     /// Starts the generation that takes the place of one whose processes are gone.
     fn respawn(&mut self) -> io::Result<()> {
+        for inode in self.current.drop_deaf() {
+            self.groups.leaves(inode);
+        }
         let before = Before {
             shared: Vec::new(),
             left: self.current.share_listeners(),

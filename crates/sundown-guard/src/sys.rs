@@ -251,6 +251,23 @@ pub(crate) fn make_deaf(listener: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// Whether somebody has made a socket deaf in this way, for good.
+pub(crate) fn is_deaf(socket: BorrowedFd<'_>) -> bool {
+    let mut interface: libc::c_int = 0;
+    let mut length = size_of_val(&interface) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of `interface`, which outlives the call.
+    let asked = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_BINDTOIFINDEX,
+            (&raw mut interface).cast(),
+            &raw mut length,
+        )
+    };
+    asked == 0 && interface == NO_SUCH_INTERFACE
+}
+
 /// How many connections wait in a listener's accept queue (`tcpi_unacked` of a listening socket, tcp(7)).
 pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: all-zero bytes are a valid `tcp_info`, which is plain integers.
