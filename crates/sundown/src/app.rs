@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
 use crate::budget::Wishes;
-use crate::checks::Check;
+use crate::checks::{Check, Readying};
 use crate::context::Context;
 use crate::control::{self, Owner};
 use crate::core::{Core, Link, lock};
@@ -24,6 +24,7 @@ use crate::release::Release;
 use crate::report::Report;
 use crate::serve::{self, Address, Connection, HttpService, Limits, Serve};
 use crate::settings::{AdminSettings, Settings};
+use crate::signals::Requests;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 use crate::traffic::Traffic;
@@ -46,8 +47,9 @@ pub struct App {
     checks: Vec<Check>,
     admin: Option<Admin>,
     admin_settings: AdminSettings,
-    restart_signal: Option<i32>,
+    requests: Requests,
     restart_within: Duration,
+    ready_when: Option<Readying>,
     stops: Vec<StopFuture>,
     link: Arc<Link>,
     inbox: mpsc::Receiver<Event>,
@@ -62,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) checks: Vec<Check>,
     pub(crate) admin: Option<admin::Settled>,
     pub(crate) restart_within: Duration,
+    pub(crate) ready_when: Option<Readying>,
     pub(crate) stops: Vec<StopFuture>,
 }
 
@@ -258,8 +261,9 @@ impl App {
             checks: Vec::new(),
             admin: None,
             admin_settings: AdminSettings::default(),
-            restart_signal: Some(libc::SIGUSR2),
+            requests: Requests::default(),
             restart_within: RESTART_WITHIN,
+            ready_when: None,
             stops: Vec::new(),
             link,
             inbox,
@@ -401,7 +405,13 @@ impl App {
     /// The signal that restarts the program in place, see [`Handle::restart`]; `None` for none. Default
     /// SIGUSR2.
     pub fn restart_signal(mut self, signal: Option<i32>) -> Self {
-        self.restart_signal = signal;
+        self.requests.restart = signal;
+        self
+    }
+
+    /// Leaves every signal alone that stops nothing: SIGHUP, SIGUSR1 and that of a restart are the program's own.
+    pub fn stop_signals_only(mut self) -> Self {
+        self.requests = Requests::none();
         self
     }
 
@@ -409,6 +419,20 @@ impl App {
     /// `SUNDOWN_RESTART_WITHIN`.
     pub fn restart_within(mut self, limit: Duration) -> Self {
         self.restart_within = limit;
+        self
+    }
+
+    /// Counts the service as ready only once this future has completed as well: until then systemd is not told,
+    /// and `/readyz` says by `name` what is waited for. It serves whoever comes all the same.
+    pub fn ready_when(
+        mut self,
+        name: impl Into<String>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        self.ready_when = Some(Readying {
+            name: name.into(),
+            future: Box::pin(future),
+        });
         self
     }
 
@@ -531,7 +555,7 @@ impl App {
             inbox,
             owner,
             report.or(self.report.take()),
-            self.restart_signal,
+            self.requests,
         )?;
         Ok((core, told))
     }
@@ -546,6 +570,7 @@ impl App {
             admin,
             admin_settings,
             restart_within,
+            ready_when,
             stops,
             ..
         } = self;
@@ -554,7 +579,9 @@ impl App {
         let listener_names = listener_names.chain(admin.as_ref().map(|_| admin::NAME));
         check_names("listeners", listener_names)?;
         check_names("workers", workers.iter().map(|worker| &*worker.name))?;
-        check_names("checks", checks.iter().map(|check| check.name.as_str()))?;
+        let awaited = ready_when.as_ref().map(|readying| readying.name.as_str());
+        let check_names_given = checks.iter().map(|check| check.name.as_str());
+        check_names("checks", check_names_given.chain(awaited))?;
         let admin = admin.map(Admin::settle).transpose()?;
         Ok(Parts {
             name,
@@ -564,6 +591,7 @@ impl App {
             checks,
             admin,
             restart_within,
+            ready_when,
             stops,
         })
     }
@@ -606,12 +634,6 @@ impl Handle {
     /// `pre_shutdown` hooks do not run, as the service does not go away; `post_cleanup` hooks do.
     pub fn restart(&self) {
         self.link.restarts.send_modify(|count| *count += 1);
-    }
-
-    /// How often SIGHUP has come, and every change of it: for files of the service's own that are to be read
-    /// again.
-    pub fn hangups(&self) -> watch::Receiver<u64> {
-        self.link.hangups.subscribe()
     }
 
     /// The phase, and every change of it.

@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use crate::core::{Core, lock};
 use crate::hooks::{HookFuture, HookResult};
 use crate::lifecycle::{Phase, Reason};
 use crate::stderr;
+use crate::systemd::Said;
 
 /// Something that a service cannot do without, and how to see that it is there.
 ///
@@ -92,6 +95,12 @@ impl fmt::Debug for Check {
     }
 }
 
+/// What a service waits for once, until it counts as ready.
+pub(crate) struct Readying {
+    pub(crate) name: String,
+    pub(crate) future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
 /// What a check has last said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,6 +115,7 @@ pub(crate) enum Standing {
 pub(crate) struct Checks {
     list: Mutex<Vec<CheckStatus>>,
     changed: Notify,
+    readying: AtomicBool,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -139,6 +149,11 @@ impl Checks {
             }
             changed.await;
         }
+    }
+
+    /// Whether something is waited for until the manager hears that the service is ready.
+    pub(crate) fn readying(&self) -> bool {
+        self.readying.load(Ordering::Acquire)
     }
 
     fn add(&self, name: &str) -> usize {
@@ -178,6 +193,27 @@ pub(crate) fn watch(core: &Arc<Core>, checks: Vec<Check>) {
             }
         });
     }
+}
+
+/// Begins to wait; the manager is told by this, and not before.
+pub(crate) fn wait_for(core: &Arc<Core>, Readying { name, future }: Readying) {
+    core.checks.readying.store(true, Ordering::Release);
+    let index = core.checks.add(&name);
+    let core = core.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = core.reached(Phase::LameDuck) => {}
+            () = future => {
+                core.checks.set(index, Standing::Up, String::new());
+                core.reached(Phase::Ready).await;
+                core.checks.readying.store(false, Ordering::Release);
+                if core.phase() == Phase::Ready {
+                    stderr::lines(&format!("{}: ready", core.name));
+                    core.manager.tell(Said::Ready { status: "ready".to_owned() });
+                }
+            }
+        }
+    });
 }
 
 async fn keep_asking(core: &Core, index: usize, mut check: Check) {

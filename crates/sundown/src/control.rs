@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::exit::ExitStatus;
 use crate::lifecycle::{Event, Lifecycle, Phase, Reason, Step};
 use crate::report::{REPORT_SCHEMA, Report, progress_line};
-use crate::signals::{self, Signals};
+use crate::signals::{self, Requests, Signals};
 use crate::status::{Status, lasted};
 use crate::systemd::Said;
 use crate::{stderr, sys};
@@ -45,10 +45,10 @@ pub(crate) fn start(
     inbox: mpsc::Receiver<Event>,
     owner: Owner,
     report_to: Option<PathBuf>,
-    restart: Option<i32>,
+    requests: Requests,
 ) -> Result<oneshot::Receiver<Report>, Error> {
     let setup = |what| move |source| Error::Setup { what, source };
-    let signals = Signals::install(restart).map_err(setup("the signal handlers"))?;
+    let signals = Signals::install(requests).map_err(setup("the signal handlers"))?;
     core.link
         .set_waker(signals.waker().map_err(setup("the signal pipe"))?);
     let (tell, told) = oneshot::channel();
@@ -131,6 +131,9 @@ impl Control {
     }
 
     fn tell_ready(&self) {
+        if self.core.checks.readying() {
+            return;
+        }
         self.core.manager.tell(Said::Ready {
             status: "ready".to_owned(),
         });

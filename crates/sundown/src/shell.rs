@@ -124,6 +124,7 @@ async fn start(
         checks,
         admin,
         restart_within,
+        ready_when,
         stops,
     } = prepare.await?;
     if listeners.is_empty() && workers.is_empty() {
@@ -170,6 +171,9 @@ async fn start(
         listening.iter_mut().for_each(|(one, _)| store(core, one));
     }
     checks::watch(core, checks);
+    if let Some(readying) = ready_when {
+        checks::wait_for(core, readying);
+    }
     if let Some(predecessor) = predecessor {
         core.checks.all_up().await;
         // Until then its clients, and whoever asks how it is, are answered by it alone.
@@ -321,9 +325,13 @@ fn open(core: &Arc<Core>, ready: Vec<(Listening, Serve)>, workers: Vec<Worker>) 
     worker::start_all(core, workers, nothing_else);
 }
 
-fn announce(core: &Core, ready: &[(Listening, Serve)]) {
-    let mut line = format!("{}: ready", core.name);
-    for (listening, _) in ready {
+fn announce(core: &Core, listeners: &[(Listening, Serve)]) {
+    let ready = match core.checks.readying() {
+        true => "started",
+        false => "ready",
+    };
+    let mut line = format!("{}: {ready}", core.name);
+    for (listening, _) in listeners {
         let Listening { name, address, .. } = listening;
         line.push_str(&format!(", {name} on {address}"));
         publish(core, listening);

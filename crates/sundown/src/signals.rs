@@ -16,9 +16,41 @@ use crate::sys;
 /// The signals that stop a service.
 pub(crate) const TERMINATION: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGQUIT];
 
-/// The signals that stop nothing. SIGHUP asks for files to be read again (a terminal that closes sends it,
-/// too), SIGUSR1 for what is open.
-const REQUESTS: [i32; 2] = [libc::SIGHUP, libc::SIGUSR1];
+/// The signals that stop nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Requests {
+    /// Files are to be read again; a terminal that closes sends it, too.
+    reload: Option<i32>,
+    /// What is open is to be told.
+    status: Option<i32>,
+    pub(crate) restart: Option<i32>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            reload: Some(libc::SIGHUP),
+            status: Some(libc::SIGUSR1),
+            restart: Some(libc::SIGUSR2),
+        }
+    }
+}
+
+impl Requests {
+    pub(crate) fn none() -> Self {
+        Self {
+            reload: None,
+            status: None,
+            restart: None,
+        }
+    }
+
+    fn heard(self) -> impl Iterator<Item = i32> {
+        [self.reload, self.status, self.restart]
+            .into_iter()
+            .flatten()
+    }
+}
 
 /// How many services one process can run at a time.
 const SLOTS: usize = 16;
@@ -63,12 +95,11 @@ impl Waker {
 }
 
 impl Signals {
-    /// Installs the handlers, also of the signal that asks for a restart, and unblocks the signals on this
-    /// thread.
+    /// Installs the handlers, and unblocks the signals on this thread.
     ///
     /// # Errors
     /// The system refused a pipe or a handler, or sixteen services already run here.
-    pub(crate) fn install(restart: Option<i32>) -> io::Result<Self> {
+    pub(crate) fn install(requests: Requests) -> io::Result<Self> {
         let (reader, writer) = io::pipe()?;
         sys::set_nonblocking(reader.as_fd())?;
         sys::set_nonblocking(writer.as_fd())?;
@@ -81,11 +112,7 @@ impl Signals {
         let mut before = BEFORE
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let heard: Vec<i32> = TERMINATION
-            .into_iter()
-            .chain(REQUESTS)
-            .chain(restart)
-            .collect();
+        let heard: Vec<i32> = TERMINATION.into_iter().chain(requests.heard()).collect();
         for signal in &heard {
             if before.iter().all(|(other, _)| other != signal) {
                 before.push((*signal, sys::handle_signal(*signal, on_signal)?));
