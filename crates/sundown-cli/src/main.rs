@@ -4,6 +4,7 @@ mod control;
 mod demo;
 mod run;
 mod signals;
+mod toml_file;
 mod verify;
 
 use std::ffi::OsString;

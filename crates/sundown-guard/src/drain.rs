@@ -10,7 +10,8 @@ use netlink_packet_sock_diag::inet::StateFlags;
 use tokio::time::{Instant, sleep};
 
 use crate::connections::rests;
-use crate::generation::{Generation, Listener};
+use crate::generation::Generation;
+use crate::listeners::Listener;
 use crate::sockets::{self, Seen};
 use crate::{kin, sys};
 
@@ -81,7 +82,7 @@ impl Scope {
     /// What a generation has that is beside another.
     pub(crate) fn beside(generation: &Generation, quiet: Duration) -> Self {
         Self {
-            keeper: Some(generation.keeper()),
+            keeper: generation.keeper(),
             ..Self::alone(generation, quiet)
         }
     }

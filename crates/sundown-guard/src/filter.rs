@@ -3,7 +3,11 @@
 //!
 //! Pure: lists of instructions.
 
+use std::net::{IpAddr, SocketAddr};
+
 use libc::sock_filter;
+
+use crate::groups::Part;
 
 #[cfg(target_arch = "x86_64")]
 const AUDIT_ARCH: u32 = 0xc000_003e;
@@ -30,15 +34,64 @@ pub(crate) fn calls() -> [sock_filter; 7] {
     ]
 }
 
-/// Each new connection goes to one of `count` listeners of a group, the first of which is number `base`.
-pub(crate) fn steering(base: u32, count: u32) -> [sock_filter; 4] {
+/// Each new connection goes to one of a generation's part of a group.
+pub(crate) fn steering(part: Part) -> Vec<sock_filter> {
     let random = libc::SKF_AD_OFF + libc::SKF_AD_RANDOM;
-    [
+    vec![
         load(random as u32),
-        arithmetic(libc::BPF_MOD, count.max(1)),
-        arithmetic(libc::BPF_ADD, base),
+        arithmetic(libc::BPF_MOD, part.count.max(1)),
+        arithmetic(libc::BPF_ADD, part.base),
         instruction((libc::BPF_RET | libc::BPF_A) as u16, 0, 0, 0),
     ]
+}
+
+/// The same, but the connection from one source goes to another generation's part.
+///
+/// The source is read from the IP header (SKF_NET_OFF) and the first two bytes behind it; of IPv6 no extension
+/// header is looked at, as there is none on the way from one's own host.
+pub(crate) fn steering_but(source: SocketAddr, its: Part, others: Part) -> Vec<sock_filter> {
+    const V4: u32 = 0x40;
+    const V6: u32 = 0x60;
+    let net = |offset: u32| (libc::SKF_NET_OFF as u32).wrapping_add(offset);
+    let word = |at: u32, value: u32| [load(net(at)), unless_equal(value, 0)];
+    let mut looks = vec![
+        instruction(LOAD_BYTE, 0, 0, net(0)),
+        arithmetic(libc::BPF_AND, 0xf0),
+    ];
+    match source.ip() {
+        IpAddr::V4(address) => {
+            const INDEX_BY_HEADER: u16 = (libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16;
+            const LOAD_HALF_BEHIND: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_IND) as u16;
+            looks.push(unless_equal(V4, 0));
+            looks.extend(word(12, address.to_bits()));
+            looks.push(instruction(INDEX_BY_HEADER, 0, 0, net(0)));
+            looks.push(instruction(LOAD_HALF_BEHIND, 0, 0, net(0)));
+        }
+        IpAddr::V6(address) => {
+            const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+            looks.push(unless_equal(V6, 0));
+            let words = address.octets();
+            for (at, bytes) in (8..).step_by(4).zip(words.chunks_exact(4)) {
+                let value = u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+                looks.extend(word(at, value));
+            }
+            looks.push(instruction(LOAD_HALF, 0, 0, net(40)));
+        }
+    }
+    looks.push(unless_equal(u32::from(source.port()), 0));
+    let its = steering(its);
+    // Who is not the source goes on behind what is done for it.
+    let end = looks.len() + its.len();
+    for at in 0..looks.len() {
+        if u32::from(looks[at].code) & 7 == libc::BPF_JMP {
+            looks[at].jf = (end - at - 1) as u8;
+        }
+    }
+    looks
+        .into_iter()
+        .chain(its)
+        .chain(steering(others))
+        .collect()
 }
 
 /// Drops bare SYNs, whose clients try again a second later; what has ACK or lacks SYN passes (classic BPF over
@@ -47,15 +100,16 @@ pub(crate) fn fence() -> [sock_filter; 5] {
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const SYN_OR_ACK: u32 = 0x12;
-    let byte = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     [
-        instruction(byte, 0, 0, FLAGS),
+        instruction(LOAD_BYTE, 0, 0, FLAGS),
         arithmetic(libc::BPF_AND, SYN_OR_ACK),
         unless_equal(SYN, 1),
         give_back(0),
         give_back(u32::MAX),
     ]
 }
+
+const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 
 fn load(offset: u32) -> sock_filter {
     let code = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;

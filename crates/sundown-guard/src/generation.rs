@@ -2,42 +2,46 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::letters::{self, Order, To, Word};
-use crate::{Guard, kin, sys};
+use crate::listeners::Listener;
+use crate::notices::{Notices, Said};
+use crate::{Guard, Mode, Output, Ready, environment, kin, output, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
     number: u32,
-    keeper: Child,
-    letters: AsyncFd<OwnedFd>,
+    running: Option<Running>,
     listeners: Vec<Listener>,
     /// The process that the command became.
     leader: Option<i32>,
     /// The status with which the process that the command became has ended.
     ended: Option<i32>,
+    /// What it says of itself.
+    says: Option<String>,
 }
 
-/// A socket on which the application listens, and our duplicate of it.
-pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
-    pub(crate) inode: u64,
-    pub(crate) socket: OwnedFd,
+struct Running {
+    keeper: Child,
+    letters: AsyncFd<OwnedFd>,
+    /// What it says of itself, where that is asked for.
+    notices: Option<Notices>,
 }
 
-/// What a generation has to do with the one before.
+/// What a generation starts with.
 #[derive(Default)]
-pub(crate) struct Before {
-    /// Addresses on which that goes on listening.
+pub(crate) struct Start {
+    /// Addresses on which the one before goes on listening.
     pub(crate) shared: Vec<SocketAddr>,
-    /// Listeners that it has left.
-    pub(crate) left: Vec<Listener>,
+    /// Listeners that are its from the start. It gets them when it binds their addresses, or, in
+    /// [`Mode::ListenFds`], passed.
+    pub(crate) listeners: Vec<Listener>,
 }
 
 /// What is heard of a generation.
@@ -54,6 +58,8 @@ pub(crate) enum News {
     Closed(u64),
     /// Something to tell.
     Note(String),
+    /// It has said something of itself (sd_notify(3)).
+    Said(Said),
     /// The process that the command became has ended, with this status (waitpid(2)).
     Ended(i32),
     /// No process of it is left.
@@ -62,7 +68,11 @@ pub(crate) enum News {
 
 impl Generation {
     /// Starts a keeper, which starts the command.
-    pub(crate) fn start(guard: &Guard, number: u32, before: Before) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// Also for an environment file that cannot be read, with the reason.
+    pub(crate) fn start(guard: &Guard, number: u32, start: Start) -> io::Result<Self> {
+        let Start { shared, listeners } = start;
         let (ours, theirs) = letters::pair()?;
         let mut words = guard.keeper.iter();
         let mut keeper = Command::new(words.next().ok_or(io::ErrorKind::InvalidInput)?);
@@ -77,29 +87,79 @@ impl Generation {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID");
+        let notices = match guard.ready {
+            Ready::Notify => Some(Notices::open()?),
+            _ => None,
+        };
+        if let Some(notices) = &notices {
+            keeper.env("NOTIFY_SOCKET", notices.name());
+        }
+        if let Mode::ListenFds(passed) = &guard.mode {
+            let names: Vec<_> = passed.iter().map(|passed| &*passed.name).collect();
+            keeper.env("LISTEN_FDS", passed.len().to_string());
+            keeper.env("LISTEN_FDNAMES", names.join(":"));
+        }
+        if let Some(folder) = &guard.surroundings.folder {
+            keeper.current_dir(folder);
+        }
+        if let Some(file) = &guard.surroundings.env_file {
+            keeper.envs(environment::read(file)?);
+        }
+        if guard.output == Output::Json {
+            keeper.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         sys::inherit(&mut keeper, theirs);
         let spawned = keeper.spawn();
         // Its copy of the other end would keep the conversation open.
         drop(keeper);
-        let keeper = spawned?;
+        let mut keeper = spawned?;
+        output::relay(guard, number, &mut keeper);
+        let passes = matches!(guard.mode, Mode::ListenFds(_));
         for Listener {
             address, socket, ..
-        } in before.left
+        } in &listeners
         {
-            letters::send(&ours, &Order::Inherit { address }, Some(socket.as_fd()))?;
+            let order = match passes {
+                true => Order::Pass,
+                false => Order::Inherit { address: *address },
+            };
+            letters::send(&ours, &order, Some(socket.as_fd()))?;
         }
-        let shared = before.shared;
-        letters::send(&ours, &Order::Start { shared }, None)?;
+        let order = Order::Start {
+            shared,
+            heard: !passes,
+        };
+        letters::send(&ours, &order, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let letters = sys::watch(ours)?;
         Ok(Self {
             number,
-            keeper,
-            letters,
-            listeners: Vec::new(),
+            running: Some(Running {
+                keeper,
+                letters: sys::watch(ours)?,
+                notices,
+            }),
+            listeners,
             leader: None,
             ended: None,
+            says: None,
         })
+    }
+
+    /// One that is yet to be started: until then it has listeners that nobody serves.
+    pub(crate) fn vacant(number: u32, listeners: Vec<Listener>) -> Self {
+        Self {
+            number,
+            running: None,
+            listeners,
+            leader: None,
+            ended: None,
+            says: None,
+        }
+    }
+
+    /// Whether it is yet to be started.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.running.is_none()
     }
 
     /// The next that is heard of it; after [`News::Gone`] nothing is.
@@ -107,12 +167,16 @@ impl Generation {
     /// # Cancel safety
     /// Safe: news are taken whole, in one step.
     pub(crate) async fn news(&mut self) -> News {
-        let received = self
-            .letters
-            .async_io(Interest::READABLE, |socket| {
-                letters::receive::<Word>(socket)
-            })
-            .await;
+        let Some(running) = &mut self.running else {
+            return std::future::pending().await;
+        };
+        let letter = running.letters.async_io(Interest::READABLE, |socket| {
+            letters::receive::<Word>(socket)
+        });
+        let received = tokio::select! {
+            received = letter => received,
+            said = said_by(running.notices.as_ref(), &running.keeper) => return News::Said(said),
+        };
         match received {
             Ok(Some((Word::Started { pid, unheard }, _))) => {
                 self.leader = Some(pid);
@@ -133,24 +197,20 @@ impl Generation {
                 News::Ended(status)
             }
             Ok(None) | Err(_) => {
-                let _ = self.keeper.wait();
+                let _ = running.keeper.wait();
                 News::Gone
             }
         }
     }
 
     fn listens(&mut self, inode: u64, socket: OwnedFd) -> News {
-        let address = rustix::net::getsockname(&socket).map(SocketAddr::try_from);
-        let Ok(Ok(address)) = address else {
+        let Ok(listener) = Listener::of(socket) else {
             return News::Note("a listener has no address".to_owned());
         };
+        let address = listener.address;
         // A second `listen` changes the backlog of the first.
         if self.listeners.iter().all(|known| known.inode != inode) {
-            self.listeners.push(Listener {
-                address,
-                inode,
-                socket,
-            });
+            self.listeners.push(listener);
         }
         News::Listens(address, inode)
     }
@@ -161,7 +221,7 @@ impl Generation {
         match own.filter(|_| wanted) {
             Some(own) => {
                 let socket = own.socket.as_fd();
-                let _ = letters::send(self.letters.get_ref(), &Order::Closed, Some(socket));
+                self.tell(&Order::Closed, Some(socket));
                 News::Note(format!(
                     "{} is opened again: its queue was kept",
                     own.address
@@ -174,7 +234,7 @@ impl Generation {
     /// Closes our duplicate of a socket that the application has closed.
     pub(crate) fn drop_listener(&mut self, inode: u64) {
         self.listeners.retain(|listener| listener.inode != inode);
-        let _ = letters::send(self.letters.get_ref(), &Order::Closed, None);
+        self.tell(&Order::Closed, None);
     }
 
     /// Closes our duplicates of listeners that the application itself has made deaf, as it does to stop: nobody
@@ -190,22 +250,6 @@ impl Generation {
         std::mem::take(&mut self.listeners)
     }
 
-    /// Has these from the start.
-    pub(crate) fn adopt(&mut self, listeners: Vec<Listener>) {
-        self.listeners = listeners;
-    }
-
-    /// Duplicates of its listeners; without those that this process may not open.
-    pub(crate) fn share_listeners(&self) -> Vec<Listener> {
-        let share = |own: &Listener| {
-            Some(Listener {
-                socket: own.socket.try_clone().ok()?,
-                ..*own
-            })
-        };
-        self.listeners.iter().filter_map(share).collect()
-    }
-
     /// The first is number 1.
     pub(crate) fn number(&self) -> u32 {
         self.number
@@ -218,12 +262,13 @@ impl Generation {
 
     /// Whether any process of it is left.
     pub(crate) fn has_processes(&self) -> bool {
-        !kin::descendants(self.keeper()).is_empty()
+        let keeper = self.keeper();
+        keeper.is_some_and(|keeper| !kin::descendants(keeper).is_empty())
     }
 
     /// The process whose descendants are its.
-    pub(crate) fn keeper(&self) -> i32 {
-        i32::try_from(self.keeper.id()).expect("a PID is positive")
+    pub(crate) fn keeper(&self) -> Option<i32> {
+        self.running.as_ref().map(|running| pid_of(&running.keeper))
     }
 
     /// Whether it listens on all of these.
@@ -241,14 +286,30 @@ impl Generation {
         addresses
     }
 
+    /// What it has last said of itself.
+    pub(crate) fn says(&self) -> Option<&str> {
+        self.says.as_deref()
+    }
+
+    /// Remembers what it has said of itself.
+    pub(crate) fn has_said(&mut self, status: String) {
+        self.says = Some(status);
+    }
+
     /// Sends a signal; whoever is gone does not hear it.
     pub(crate) fn signal(&self, signal: i32, to: To) {
-        let _ = letters::send(self.letters.get_ref(), &Order::Signal { signal, to }, None);
+        self.tell(&Order::Signal { signal, to }, None);
     }
 
     /// Lets nothing of it outlive this process, even if that is killed now.
     pub(crate) fn ends_with_us(&self) {
-        let _ = letters::send(self.letters.get_ref(), &Order::Stops, None);
+        self.tell(&Order::Stops, None);
+    }
+
+    fn tell(&self, order: &Order, beside: Option<BorrowedFd<'_>>) {
+        if let Some(running) = &self.running {
+            let _ = letters::send(running.letters.get_ref(), order, beside);
+        }
     }
 
     pub(crate) fn listeners(&self) -> &[Listener] {
@@ -264,6 +325,19 @@ impl Generation {
 impl Drop for Generation {
     /// Without its guard a keeper does as it was told to; where nobody is left, it is gone.
     fn drop(&mut self) {
-        let _ = self.keeper.try_wait();
+        if let Some(running) = &mut self.running {
+            let _ = running.keeper.try_wait();
+        }
+    }
+}
+
+fn pid_of(keeper: &Child) -> i32 {
+    i32::try_from(keeper.id()).expect("a PID is positive")
+}
+
+async fn said_by(notices: Option<&Notices>, keeper: &Child) -> Said {
+    match notices {
+        Some(notices) => notices.next(pid_of(keeper)).await,
+        None => std::future::pending().await,
     }
 }

@@ -5,12 +5,14 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sundown::{App, BoxError, Handle, OnDeath, Worker};
-use tokio::sync::mpsc;
+use sundown::{Admin, App, BoxError, Handle, OnDeath, Worker};
+use tokio::sync::{mpsc, watch};
 
-use crate::Guard;
 use crate::control::Control;
-use crate::supervision::{Orders, Supervision, say};
+use crate::hooks::hooks;
+use crate::output::say;
+use crate::supervision::{Orders, Supervision};
+use crate::{Guard, HookWhen, signals};
 
 /// Beyond the drain, for what is killed to be gone.
 const KILLING: Duration = Duration::from_secs(2);
@@ -46,17 +48,32 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let app = App::new(guard.name.clone())
+    let (ready, mut once_ready) = watch::channel(false);
+    let time_of = |when| {
+        let hooks = guard.hooks.iter().filter(|hook| hook.when == when);
+        hooks.map(|hook| hook.timeout).sum::<Duration>()
+    };
+    let releasing = time_of(HookWhen::PostCleanup);
+    let mut app = App::new(guard.name.clone())
         .without_environment()
-        .restart_signal(None)
-        .grace(guard.drain + KILLING)
+        .stop_signals_only()
+        .ready_when("application", async move {
+            let _ = once_ready.wait_for(|ready| *ready).await;
+        })
+        .grace(time_of(HookWhen::PreShutdown) + guard.drain + KILLING + releasing)
         .mercy(KILLING)
         .linger(Duration::ZERO)
-        .release_share(Duration::ZERO);
+        .release_share(releasing);
+    for hook in hooks(&guard.hooks, &guard.name) {
+        app = app.hook(hook);
+    }
+    if let Some(address) = &guard.admin {
+        app = app.admin(Admin::at(address.as_str()));
+    }
     let handle = app.handle();
-    let control = {
+    let (control, signals) = {
         let _in_runtime = runtime.enter();
-        Control::open(&guard.name)
+        (Control::open(&guard.name), signals::others()?)
     };
     let (requests, received) = mpsc::channel(1);
     match control {
@@ -75,18 +92,24 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
             ),
         ),
     }
-    let mut parts = Some((guard, received));
+    let mut parts = Some((guard, received, signals, ready));
     let worker = Worker::new("application", move |ctx| {
-        let (guard, requests) = parts.take().expect("it is started once");
+        let (guard, requests, signals, ready) = parts.take().expect("it is started once");
         let (handle, outcome) = (handle.clone(), outcome.clone());
         async move {
             let orders = Orders {
                 ctx,
-                hangups: handle.hangups(),
+                signals,
                 handle: handle.clone(),
                 requests,
             };
-            let ended = Supervision::start(guard, orders)?.run().await;
+            let ended = match Supervision::start(guard, orders, ready) {
+                Ok(supervision) => supervision.run().await,
+                Err(error) => {
+                    eprintln!("error: {error}");
+                    Outcome::NotStarted(2)
+                }
+            };
             *outcome.lock().unwrap_or_else(PoisonError::into_inner) = ended;
             stop(&handle, ended);
             Ok(())

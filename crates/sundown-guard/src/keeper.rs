@@ -5,7 +5,7 @@
 
 mod intercept;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -66,11 +66,16 @@ impl Keeper {
     ) -> io::Result<Self> {
         rustix::io::fcntl_setfd(&guard, rustix::io::FdFlags::CLOEXEC)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let children = sys::children_that_end()?;
-        let (shared, inherited) = what_to_start_with(&guard)?;
+        let StartWith {
+            shared,
+            heard,
+            inherited,
+            passed,
+        } = what_to_start_with(&guard)?;
+        let (guard, passed) = put_in_place(guard, passed)?;
         let mut keeper = Self {
             guard: Some(guard),
-            children,
+            children: sys::children_that_end()?,
             calls: None,
             waits: None,
             leader: None,
@@ -79,7 +84,7 @@ impl Keeper {
             stops: false,
             until: None,
         };
-        match launch(command) {
+        match launch(command, heard, passed) {
             Ok(Launched {
                 pid,
                 calls,
@@ -196,7 +201,7 @@ impl Keeper {
             Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
             Ok(Some((Order::Stops, _))) => self.stops = true,
             Ok(Some((Order::Closed, socket))) => self.go_on(socket),
-            Ok(Some((Order::Start { .. } | Order::Inherit { .. }, _))) => {}
+            Ok(Some((Order::Start { .. } | Order::Inherit { .. } | Order::Pass, _))) => {}
             Ok(None) | Err(_) => {
                 self.guard = None;
                 self.go_on(None);
@@ -235,19 +240,53 @@ impl Keeper {
     }
 }
 
-/// The addresses that are shared with the generation before, and the listeners that are to be used again.
-type StartWith = (Vec<SocketAddr>, Vec<(SocketAddr, OwnedFd)>);
+struct StartWith {
+    /// The addresses that are shared with the generation before.
+    shared: Vec<SocketAddr>,
+    heard: bool,
+    /// The listeners that are to be used again.
+    inherited: Vec<(SocketAddr, OwnedFd)>,
+    passed: Vec<OwnedFd>,
+}
 
 fn what_to_start_with(guard: &OwnedFd) -> io::Result<StartWith> {
-    let mut inherited = Vec::new();
+    let (mut inherited, mut passed) = (Vec::new(), Vec::new());
     loop {
         match letters::receive(guard)? {
             Some((Order::Inherit { address }, Some(socket))) => inherited.push((address, socket)),
-            Some((Order::Start { shared }, _)) => return Ok((shared, inherited)),
+            Some((Order::Pass, Some(socket))) => passed.push(socket),
+            Some((Order::Start { shared, heard }, _)) => {
+                return Ok(StartWith {
+                    shared,
+                    heard,
+                    inherited,
+                    passed,
+                });
+            }
             Some(_) => {}
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
+}
+
+/// The number of the first socket that is passed (sd_listen_fds(3)).
+const FIRST_PASSED: RawFd = 3;
+
+/// Puts what is passed where the command will look for it. Now, so that nothing of ours comes to be there.
+fn put_in_place(guard: OwnedFd, passed: Vec<OwnedFd>) -> io::Result<(OwnedFd, Vec<OwnedFd>)> {
+    if passed.is_empty() {
+        return Ok((guard, passed));
+    }
+    let behind = FIRST_PASSED + passed.len() as RawFd;
+    let guard = rustix::io::fcntl_dupfd_cloexec(&guard, behind)?;
+    let moved: rustix::io::Result<Vec<OwnedFd>> = passed
+        .iter()
+        .map(|socket| rustix::io::fcntl_dupfd_cloexec(socket, behind))
+        .collect();
+    drop(passed);
+    let place = |(number, socket): (RawFd, &OwnedFd)| sys::duplicate_to(socket.as_fd(), number);
+    let placed: io::Result<Vec<_>> = (FIRST_PASSED..).zip(&moved?).map(place).collect();
+    Ok((guard, placed?))
 }
 
 struct Launched {
@@ -256,25 +295,42 @@ struct Launched {
     unheard: Option<String>,
 }
 
-/// Starts the command in a process group of its own, under the filter where that can be.
-fn launch(command: Vec<OsString>) -> io::Result<Launched> {
+/// Starts the command in a process group of its own, under the filter where that is wished and can be.
+fn launch(command: Vec<OsString>, heard: bool, passed: Vec<OwnedFd>) -> io::Result<Launched> {
     let mut words = command.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).process_group(0);
     let (ours, theirs) = letters::pair()?;
     sys::prepare(&mut command, move || {
-        let heard = match hear_calls() {
+        for socket in &passed {
+            rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
+        }
+        if !passed.is_empty() {
+            let own = CString::new(std::process::id().to_string())?;
+            sys::set_variable(c"LISTEN_PID", &own)?;
+        }
+        if !heard {
+            return Ok(());
+        }
+        let told = match hear_calls() {
             Ok(calls) => letters::send(&theirs, &0, Some(calls.as_fd())),
             Err(error) => letters::send(&theirs, &error.raw_os_error(), None),
         };
         // What is executed must start all the same.
-        drop(heard);
+        drop(told);
         Ok(())
     });
     let child = command.spawn()?;
     // Its copy of the other end would keep the conversation open.
     drop(command);
     let pid = i32::try_from(child.id()).expect("a PID is positive");
+    if !heard {
+        return Ok(Launched {
+            pid,
+            calls: None,
+            unheard: None,
+        });
+    }
     let (error, calls) = match letters::receive::<Option<i32>>(&ours)? {
         Some((error, calls)) => (error, calls),
         None => (Some(libc::EIO), None),

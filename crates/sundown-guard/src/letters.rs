@@ -23,8 +23,15 @@ const LONGEST: usize = 4096;
 pub(crate) enum Order {
     /// A socket, beside this, that listens on this address and is to be used by whoever binds it.
     Inherit { address: SocketAddr },
-    /// Starts the command; who binds one of these addresses shares it with the generation before.
-    Start { shared: Vec<SocketAddr> },
+    /// A socket, beside this, that is passed to the command: the first as descriptor 3, and so on
+    /// (sd_listen_fds(3)).
+    Pass,
+    /// Starts the command; who binds one of these addresses shares it with the generation before. Unless its
+    /// calls are `heard`, nothing of its sockets is known.
+    Start {
+        shared: Vec<SocketAddr>,
+        heard: bool,
+    },
     /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
     Closed,
     /// The service stops: should the guard end before it, nothing is to be left.

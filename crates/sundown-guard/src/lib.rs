@@ -10,14 +10,22 @@
 mod connections;
 mod control;
 mod drain;
+mod environment;
 mod filter;
 mod generation;
 mod groups;
 mod guard;
+mod hooks;
 mod keeper;
 mod kin;
 mod letters;
+mod listeners;
+mod notices;
+mod output;
+mod readiness;
 mod retiring;
+mod settings;
+mod signals;
 mod sockets;
 mod status;
 mod steering;
@@ -30,46 +38,10 @@ use std::time::Duration;
 
 pub use control::{Answer, AskError, Verb, ask, is_name, is_running, name_of};
 pub use keeper::keep;
-pub use status::{GenerationStatus, State, Status};
-
-/// What becomes of the application if the guard is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnGuardDeath {
-    /// It is told to stop, and killed ten seconds later.
-    #[default]
-    Stop,
-    /// It runs on; nobody guards it any more.
-    Keep,
-}
-
-impl OnGuardDeath {
-    /// By the name that [`name`](Self::name) gives.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::Stop, Self::Keep]
-            .into_iter()
-            .find(|setting| setting.name() == name)
-    }
-
-    /// `stop` or `keep`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Keep => "keep",
-        }
-    }
-}
-
-/// When an application that ends by itself is started again. One that has never listened never is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Restart {
-    /// Never.
-    No,
-    /// If it ends with another exit code than 0, or by a signal.
-    #[default]
-    OnFailure,
-    /// However it ends.
-    Always,
-}
+pub use settings::{
+    CommandHook, HookWhen, Mode, OnGuardDeath, Output, Passed, Ready, Restart, Surroundings, Url,
+};
+pub use status::{Counts, GenerationStatus, State, Status};
 
 /// A command, and how it is guarded.
 #[derive(Debug, Clone)]
@@ -81,10 +53,20 @@ pub struct Guard {
     pub keeper: Vec<OsString>,
     /// What the service is called: in the log, the report, and by [`ask`]; see [`is_name`].
     pub name: String,
-    /// How long a stop may take until what is left is killed.
-    pub drain: Duration,
-    /// How long the next generation may take until it listens where the one before does.
+    /// How it is started.
+    pub surroundings: Surroundings,
+    /// How the guard gets hold of its listeners.
+    pub mode: Mode,
+    /// When a generation counts as ready.
+    pub ready: Ready,
+    /// How long the next generation may take until it is.
     pub ready_within: Duration,
+    /// Whether the next generation is started beside the one before; if not, that ends first, and who connects
+    /// waits.
+    pub overlap: bool,
+    /// How long a stop may take until what is left is killed; so may the end of a generation that is followed
+    /// by another.
+    pub drain: Duration,
     /// When it is started again.
     pub restart: Restart,
     /// How long a connection has to be silent to be at rest.
@@ -93,11 +75,18 @@ pub struct Guard {
     pub stop_signal: i32,
     /// What becomes of it without the guard.
     pub on_guard_death: OnGuardDeath,
+    /// What becomes of what it prints.
+    pub output: Output,
+    /// Commands that are run when the service stops.
+    pub hooks: Vec<CommandHook>,
+    /// Where those who run the service are told how it is; see [`sundown::Admin`].
+    pub admin: Option<String>,
 }
 
 impl Guard {
     /// Runs the command until it has ended. SIGHUP starts the next generation of it, which takes what connects
-    /// once it listens, while the one before finishes what it has.
+    /// once it is ready, while the one before finishes what it has. Every other signal that stops nothing is
+    /// the command's.
     ///
     /// The exit code is the command's if it ends by itself (128 and the signal's number if by one), 127 or 126
     /// if it is missing or cannot be executed; of a stop that was asked for it is the library's: 0 if everything

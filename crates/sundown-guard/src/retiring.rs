@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sundown::{Context, Work};
 use tokio::time::{Instant, sleep_until};
 
-use crate::Guard;
 use crate::drain::{Held, Open, Scope};
 use crate::generation::{Generation, News};
 use crate::letters::To;
+use crate::output::say;
 use crate::status::{GenerationStatus, State};
-use crate::supervision::{addresses, say};
+use crate::supervision::addresses;
+use crate::{Guard, sys};
 
 /// How many of what holds a generation are named in a status.
 const NAMED: usize = 10;
@@ -91,6 +93,7 @@ impl Retirees {
                 number: *number,
                 state: State::Retiring,
                 pid: shown.pid,
+                says: None,
                 since_ms: shown.since.elapsed().as_millis() as u64,
                 listens: shown.listens.clone(),
                 held,
@@ -237,6 +240,16 @@ pub(crate) async fn kill(generation: &mut Generation) {
             return;
         }
     }
+}
+
+/// Who waits in the queues of a generation that does not run.
+pub(crate) fn unserved(generation: &Generation) -> Option<CutOff> {
+    let queues = generation.listeners().iter();
+    let waiting = queues.map(|own| sys::accept_queue(own.socket.as_fd()).unwrap_or(0));
+    let waiting: u32 = waiting.sum();
+    named(Some(&Held::Queue(waiting)))
+        .pop()
+        .filter(|_| waiting > 0)
 }
 
 /// What is under way, by name.

@@ -13,12 +13,28 @@ pub struct Status {
     pub name: String,
     /// The guard's own process.
     pub pid: u32,
+    /// Whether a generation has been ready yet.
+    pub ready: bool,
     /// Whether it stops.
     pub stopping: bool,
     /// Every generation that runs, the oldest first.
     pub generations: Vec<GenerationStatus>,
     /// What became of the last restart, if there was one.
     pub last_restart: Option<String>,
+    /// What has happened since the guard was started.
+    pub counts: Counts,
+}
+
+/// What has happened since a guard was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Generations that took over because that was asked for.
+    pub restarts: u64,
+    /// Restarts that came to nothing.
+    pub failed_restarts: u64,
+    /// Ends of the application that nobody asked for.
+    pub crashes: u64,
 }
 
 /// How a generation is.
@@ -31,6 +47,8 @@ pub struct GenerationStatus {
     pub state: State,
     /// The process that the command became, if it runs.
     pub pid: Option<i32>,
+    /// What it says of itself (STATUS= of sd_notify(3)).
+    pub says: Option<String>,
     /// Milliseconds since it does that.
     pub since_ms: u64,
     /// Where it listens.
@@ -48,6 +66,8 @@ pub struct GenerationStatus {
 pub enum State {
     /// It starts, and nothing goes to it yet.
     Starting,
+    /// Who connects waits until it is started.
+    Waiting,
     /// It takes what connects.
     Current,
     /// It finishes what it has.
@@ -58,6 +78,7 @@ impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Starting => "starting",
+            Self::Waiting => "waits to be started",
             Self::Current => "takes what connects",
             Self::Retiring => "finishes what it has",
         })
@@ -91,6 +112,9 @@ impl fmt::Display for GenerationStatus {
         )?;
         if !self.listens.is_empty() {
             write!(f, ", listens on {}", self.listens.join(", "))?;
+        }
+        if let Some(says) = &self.says {
+            write!(f, "; it says: {says}")?;
         }
         for held in &self.held {
             write!(f, "\n    {held}")?;

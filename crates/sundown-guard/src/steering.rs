@@ -1,21 +1,23 @@
 //! Sends new connections to one generation of those that share an address.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use libc::sock_filter;
+use rustix::net::ipproto;
 
 use crate::filter;
-use crate::generation::{Generation, Listener};
-use crate::groups::{Groups, Part};
+use crate::generation::Generation;
+use crate::groups::Groups;
+use crate::listeners::{Listener, new_socket};
 use crate::sys;
 
 /// Sends what connects from now on to this generation; tells where that cannot be.
 pub(crate) fn steer_to(generation: &Generation, groups: &Groups) -> Vec<String> {
     let steer = |listener: &Listener| {
         let part = groups.part(listener.address, generation.number())?;
-        let refused = steer(listener, part).err()?;
+        let refused = steer(listener, &filter::steering(part)).err()?;
         Some(format!(
             "{}: connections cannot be steered ({refused})",
             listener.address
@@ -24,18 +26,57 @@ pub(crate) fn steer_to(generation: &Generation, groups: &Groups) -> Vec<String> 
     generation.listeners().iter().filter_map(steer).collect()
 }
 
+/// Connects to a generation's own listener at this address, though another takes what connects.
+///
+/// # Errors
+/// If it does not listen there, or the connection is not there at once: its queue is full.
+pub(crate) fn connect_to(
+    asked: &Generation,
+    takes: &Generation,
+    address: SocketAddr,
+    groups: &Groups,
+) -> io::Result<std::net::TcpStream> {
+    let nowhere = || io::Error::from(io::ErrorKind::NotFound);
+    let listener = asked.listeners().iter().find(|own| own.address == address);
+    let listener = listener.ok_or_else(nowhere)?;
+    let its = groups.part(address, asked.number()).ok_or_else(nowhere)?;
+    let target = own_host(address);
+    let socket = new_socket(target, None)?;
+    rustix::net::bind(&socket, &SocketAddr::new(target.ip(), 0))?;
+    let source = SocketAddr::try_from(rustix::net::getsockname(&socket)?)?;
+    let others = groups.part(address, takes.number()).unwrap_or(its);
+    steer(listener, &filter::steering_but(source, its, others))?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    // Within the host the first packet has arrived when this comes back.
+    let connected = rustix::net::connect(&socket, &target);
+    steer(listener, &filter::steering(others))?;
+    match connected {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where a listener's own host reaches it.
+fn own_host(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other => other,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// Lets nobody connect to a listener that nobody serves, for the moment until it is closed.
 pub(crate) fn fence(listener: &Listener) {
     // Where that cannot be there is a moment in which a connect is lost.
     let _ = sys::filter(listener.socket.as_fd(), &filter::fence());
 }
 
-fn steer(listener: &Listener, part: Part) -> io::Result<()> {
-    let program = filter::steering(part.base, part.count);
-    match sys::steer(listener.socket.as_fd(), &program) {
+fn steer(listener: &Listener, program: &[sock_filter]) -> io::Result<()> {
+    match sys::steer(listener.socket.as_fd(), program) {
         // Go's listeners, by default, are of MPTCP: another member of the group has to ask.
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            through_a_member(listener.address, &program)
+            through_a_member(listener, program)
         }
         other => other,
     }
@@ -43,16 +84,8 @@ fn steer(listener: &Listener, part: Part) -> io::Result<()> {
 
 /// Joins the group for as long as it takes; nobody takes the number of the last member when it leaves. Until
 /// the program is replaced the one before may lead to it: it hears no SYN, so that whoever sends one tries again.
-fn through_a_member(address: SocketAddr, program: &[libc::sock_filter]) -> io::Result<()> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC;
-    let member = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
-    sockopt::set_socket_reuseaddr(&member, true)?;
-    sockopt::set_socket_reuseport(&member, true)?;
-    rustix::net::bind(&member, &address)?;
+fn through_a_member(listener: &Listener, program: &[sock_filter]) -> io::Result<()> {
+    let member = listener.bind_beside(Some(ipproto::TCP))?;
     sys::filter(member.as_fd(), &filter::fence())?;
     rustix::net::listen(&member, 1)?;
     sys::steer(member.as_fd(), program)

@@ -1,5 +1,7 @@
 //! The application from its start to its end: one generation after the other.
 
+mod restart;
+
 use std::io;
 use std::time::Duration;
 
@@ -8,16 +10,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use self::restart::{Awaited, Next};
 use crate::control::{Answer, Request, Verb};
 use crate::drain::{self, Scope};
-use crate::generation::{Before, Generation, News};
+use crate::generation::{Generation, News, Start};
 use crate::groups::Groups;
 use crate::guard::{Outcome, not_started};
 use crate::keeper::exit_code;
-use crate::retiring::{CutOff, Retired, Retirees, kill, retire};
-use crate::status::{GenerationStatus, State, Status};
+use crate::letters::To;
+use crate::listeners::Listener;
+use crate::notices::Said;
+use crate::output::say;
+use crate::readiness::{Due, Readiness};
+use crate::retiring::{CutOff, Retired, Retirees, kill, retire, unserved};
+use crate::status::{Counts, GenerationStatus, State, Status};
 use crate::steering::{fence, steer_to};
-use crate::{Guard, Restart};
+use crate::{Guard, Mode, Passed, Restart};
 
 /// The pause before an application that has crashed is started again: none at first, then this, and so on up
 /// to the longest. One that has lived longer than that begins anew.
@@ -28,7 +36,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Orders {
     pub(crate) ctx: Context,
     pub(crate) handle: Handle,
-    pub(crate) hangups: watch::Receiver<u64>,
+    pub(crate) signals: mpsc::Receiver<i32>,
     pub(crate) requests: mpsc::Receiver<Request>,
 }
 
@@ -46,34 +54,57 @@ pub(crate) struct Supervision {
     next: Option<Next>,
     /// A restart was asked for while one was under way.
     again: bool,
+    /// That the current one is waited for.
+    awaited: Option<Awaited>,
+    /// Whether one has been ready yet.
+    ready: watch::Sender<bool>,
     last_restart: Option<String>,
+    counts: Counts,
     retiring: JoinSet<Retired>,
     retirees: Retirees,
     groups: Groups,
 }
 
-/// A generation that is to take over once it is ready.
-struct Next {
-    generation: Generation,
-    since: Instant,
-    until: Instant,
-    asked: Vec<oneshot::Sender<Answer>>,
-}
-
 impl Supervision {
-    pub(crate) fn start(guard: Guard, orders: Orders) -> io::Result<Self> {
+    /// # Errors
+    /// If a keeper cannot be started, or, with what cannot be had, a socket that is to be passed.
+    pub(crate) fn start(
+        guard: Guard,
+        orders: Orders,
+        ready: watch::Sender<bool>,
+    ) -> io::Result<Self> {
+        let mut groups = Groups::default();
+        let mut start = Start::default();
+        if let Mode::ListenFds(passed) = &guard.mode {
+            for Passed { address, .. } in passed {
+                let told =
+                    |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
+                let listener = Listener::open(*address).map_err(told)?;
+                groups.joins(listener.address, 1, listener.inode);
+                say(&guard, &format!("{} is passed", listener.address));
+                start.listeners.push(listener);
+            }
+        }
+        let since = Instant::now();
         Ok(Self {
-            current: Generation::start(&guard, 1, Before::default())?,
+            current: Generation::start(&guard, 1, start)?,
             latest: 1,
-            since: Instant::now(),
+            since,
             respawn_at: None,
             pause: Duration::ZERO,
             next: None,
             again: false,
+            awaited: Some(Awaited {
+                readiness: Readiness::new(),
+                until: Some(since + guard.ready_within),
+                asked: Vec::new(),
+            }),
+            ready,
             last_restart: None,
+            counts: Counts::default(),
             retiring: JoinSet::new(),
             retirees: Retirees::default(),
-            groups: Groups::default(),
+            groups,
             guard,
             orders,
         })
@@ -83,6 +114,7 @@ impl Supervision {
         let ctx = self.orders.ctx.clone();
         loop {
             let until = self.next.as_ref().map(|next| next.until);
+            let awaited_until = self.awaited.as_ref().and_then(|awaited| awaited.until);
             let respawn_at = self.respawn_at.filter(|_| self.next.is_none());
             tokio::select! {
                 news = self.current.news(), if self.respawn_at.is_none() => {
@@ -90,20 +122,34 @@ impl Supervision {
                         return outcome;
                     }
                 }
-                news = news_of(&mut self.next) => self.hear_next(news).await,
+                of_next = of_next(&mut self.next) => match of_next {
+                    OfNext::News(news) => self.hear_next(news).await,
+                    OfNext::Due(due) => self.next_is_due(due),
+                },
                 () = at(until) => {
                     let within = humantime::format_duration(self.guard.ready_within);
-                    let problem = format!("it did not listen where it should within {within}");
-                    self.give_up(problem).await;
+                    self.give_up(format!("it was not ready within {within}")).await;
+                }
+                () = at(awaited_until) => self.current_takes_long(),
+                due = due(self.awaited.as_mut().map(|awaited| &mut awaited.readiness)) => {
+                    self.current_is_due(due);
                 }
                 () = at(respawn_at) => {
                     if let Err(error) = self.respawn() {
-                        self.say(&format!("a keeper cannot be started: {error}"));
-                        return Outcome::Ended(1);
+                        self.say(&format!("generation {} cannot be started: {error}", self.latest));
+                        self.start_later();
                     }
                 }
-                Some(Ok(retired)) = self.retiring.join_next() => self.part_with(retired.generation),
-                Ok(()) = self.orders.hangups.changed() => self.restart(None),
+                Some(Ok(retired)) = self.retiring.join_next() => {
+                    self.part_with(retired.generation);
+                    if self.current.is_vacant() && self.retiring.is_empty() {
+                        self.respawn_at = Some(Instant::now());
+                    }
+                }
+                Some(signal) = self.orders.signals.recv() => match signal {
+                    libc::SIGHUP => self.restart(None),
+                    other => self.pass_on(other),
+                },
                 Some(request) = self.orders.requests.recv() => self.answer(request),
                 () = ctx.draining() => return self.stop().await,
             }
@@ -113,15 +159,34 @@ impl Supervision {
     /// Something happened to the current generation; if it was the end of everything, how that was.
     async fn hear(&mut self, news: News) -> Option<Outcome> {
         match news {
-            News::Failed(error) => {
+            News::Failed(error) if self.current.number() == 1 => {
                 let program = self.guard.command[0].to_string_lossy();
                 return Some(not_started(&program, &error));
+            }
+            News::Failed(error) => self.say(&format!("it could not be started: {error}")),
+            News::Started {
+                unheard: Some(why), ..
+            } if self.guard.mode == Mode::Kernel => {
+                eprintln!(
+                    "error: its listeners cannot be followed ({why}): use --mode auto to stop it by signals alone"
+                );
+                kill(&mut self.current).await;
+                return Some(Outcome::NotStarted(2));
             }
             News::Gone => return self.crashed().await,
             News::Ended(status) => self.left_behind(exit_code(status)),
             other => {
                 let listens = matches!(other, News::Listens(..));
-                note(&self.guard, &mut self.groups, &mut self.current, other);
+                let mut nobody_waits = Readiness::new();
+                let readiness = self.awaited.as_mut().map(|awaited| &mut awaited.readiness);
+                let readiness = readiness.unwrap_or(&mut nobody_waits);
+                note(
+                    &self.guard,
+                    &mut self.groups,
+                    &mut self.current,
+                    readiness,
+                    other,
+                );
                 if listens && self.current.number() > 1 {
                     // After a crash it may not be the socket that was left.
                     self.steer_to_current();
@@ -137,8 +202,12 @@ impl Supervision {
             Restart::OnFailure => code != 0,
             Restart::Always => true,
         };
-        // One that has never listened would not be helped by it.
-        restarts && !self.current.listeners().is_empty()
+        // One that has never listened would not be helped by it; what is passed listens before it runs.
+        let has_listened = match self.guard.mode {
+            Mode::ListenFds(_) => *self.ready.borrow(),
+            Mode::Auto | Mode::Kernel => !self.current.listeners().is_empty(),
+        };
+        restarts && has_listened
     }
 
     /// The process that the command became has ended; others of its may serve on, such as workers whose master
@@ -169,145 +238,56 @@ impl Supervision {
         if self.since.elapsed() > LONGEST_PAUSE {
             self.pause = Duration::ZERO;
         }
+        self.counts.crashes += 1;
         let pause = humantime::format_duration(self.pause);
         self.say(&format!(
             "the application has ended ({code}); it is started again in {pause}"
         ));
-        self.respawn_at = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.start_later();
         None
     }
 
-    /// Starts the generation that takes the place of one whose processes are gone.
+    fn start_later(&mut self) {
+        self.respawn_at = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+
+    /// Starts the generation that takes the place of one whose processes are gone, or that is yet to be.
     fn respawn(&mut self) -> io::Result<()> {
         for inode in self.current.drop_deaf() {
             self.groups.leaves(inode);
         }
-        let before = Before {
-            shared: Vec::new(),
-            left: self.current.share_listeners(),
+        let number = match self.current.is_vacant() {
+            true => self.current.number(),
+            false => self.latest + 1,
         };
-        self.latest += 1;
-        let mut next = Generation::start(&self.guard, self.latest, before)?;
-        next.adopt(self.current.take_listeners());
-        self.current = next;
+        self.latest = number;
+        let listeners = self.current.listeners().iter().map(Listener::share);
+        let start = Start {
+            shared: Vec::new(),
+            listeners: listeners.collect::<io::Result<_>>()?,
+        };
+        for listener in &start.listeners {
+            self.groups.joins(listener.address, number, listener.inode);
+        }
+        self.current = Generation::start(&self.guard, number, start)?;
         self.since = Instant::now();
         self.respawn_at = None;
+        if let Some(awaited) = &mut self.awaited {
+            awaited.readiness = Readiness::new();
+        }
         Ok(())
     }
 
-    /// Starts the next generation beside this one.
-    fn restart(&mut self, asked: Option<oneshot::Sender<Answer>>) {
-        if let Some(next) = &mut self.next {
-            self.again = true;
-            next.asked.extend(asked);
-            return;
-        }
-        let refused = if self.respawn_at.is_some() {
-            Some("it is being started again as it is")
-        } else if self.current.listeners().is_empty() {
-            Some("the application does not listen yet")
-        } else {
-            None
-        };
-        if let Some(why) = refused {
-            return self.refuse(asked, why);
-        }
-        // Until it is ready nothing goes to it.
-        self.steer_to_current();
-        let before = Before {
-            shared: self.current.addresses(),
-            left: Vec::new(),
-        };
-        self.latest += 1;
-        let number = self.latest;
-        match Generation::start(&self.guard, number, before) {
-            Ok(generation) => {
-                self.say(&format!("restart: generation {number} is started"));
-                let since = Instant::now();
-                self.next = Some(Next {
-                    generation,
-                    since,
-                    until: since + self.guard.ready_within,
-                    asked: asked.into_iter().collect(),
-                });
-            }
-            Err(error) => self.refuse(asked, &error.to_string()),
-        }
-    }
-
-    fn refuse(&mut self, asked: Option<oneshot::Sender<Answer>>, why: &str) {
-        self.say(&format!("no restart: {why}"));
-        if let Some(asked) = asked {
-            let _ = asked.send(Answer::Refused(why.to_owned()));
-        }
-    }
-
-    async fn hear_next(&mut self, news: News) {
-        let Some(next) = &mut self.next else { return };
-        match news {
-            News::Failed(error) => {
-                self.give_up(format!("it could not be started: {error}"))
-                    .await;
-            }
-            News::Gone => {
-                let code = next.generation.status().map_or(1, exit_code);
-                self.give_up(format!("it ended before it was ready ({code})"))
-                    .await;
-            }
-            other => {
-                note(&self.guard, &mut self.groups, &mut next.generation, other);
-                if next.generation.listens_on(&self.current.addresses()) {
-                    self.take_over();
-                }
-            }
-        }
-    }
-
-    /// The next generation is ready.
-    fn take_over(&mut self) {
-        let Some(next) = self.next.take() else { return };
-        let (new, old) = (next.generation.number(), self.current.number());
-        let old_one = std::mem::replace(&mut self.current, next.generation);
-        self.since = Instant::now();
-        self.steer_to_current();
-        if self.respawn_at.take().is_some() {
-            self.part_with(old_one);
-        } else {
-            let retiree = self.retirees.add(&old_one);
-            let scope = Scope::beside(&old_one, self.guard.quiet);
-            let until = Instant::now() + self.guard.drain;
-            let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
-            self.retiring
-                .spawn(retire(guard, ctx, old_one, scope, Some(until), retiree));
-        }
-        self.restarted(
-            next.asked,
-            Answer::Done(format!("generation {new} takes what connects")),
-            &format!("generation {new} takes what connects; generation {old} finishes what it has"),
-        );
-    }
-
-    /// The next generation is of no use.
-    async fn give_up(&mut self, problem: String) {
-        let Some(mut next) = self.next.take() else {
-            return;
-        };
-        kill(&mut next.generation).await;
-        self.part_with(next.generation);
-        let serves = format!("generation {} serves on", self.current.number());
-        let told = format!("restart failed: {problem}; {serves}");
-        self.restarted(next.asked, Answer::Refused(problem), &told);
-    }
-
-    fn restarted(&mut self, asked: Vec<oneshot::Sender<Answer>>, answer: Answer, told: &str) {
-        self.say(told);
-        self.last_restart = Some(told.to_owned());
-        for asked in asked {
-            let _ = asked.send(answer.clone());
-        }
-        if std::mem::take(&mut self.again) {
-            self.restart(None);
+    /// Gives the application a signal that the guard was sent and has no use for.
+    fn pass_on(&self, signal: i32) {
+        self.current.signal(signal, To::Leader);
+        if signal == libc::SIGTSTP {
+            // The terminal wants all of it to stop for now.
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::STOP,
+            );
         }
     }
 
@@ -353,29 +333,47 @@ impl Supervision {
             number: generation.number(),
             state,
             pid: generation.pid(),
+            says: generation.says().map(str::to_owned),
             since_ms: since.elapsed().as_millis() as u64,
             listens: addresses(generation),
             held: Vec::new(),
             held_count: 0,
         };
         let mut generations = self.retirees.status();
-        generations.push(running(&self.current, State::Current, self.since));
+        let state = match self.current.is_vacant() || self.respawn_at.is_some() {
+            true => State::Waiting,
+            false => State::Current,
+        };
+        generations.push(running(&self.current, state, self.since));
         let next = self.next.as_ref();
         generations.extend(next.map(|next| running(&next.generation, State::Starting, next.since)));
         Status {
             name: self.guard.name.clone(),
             pid: std::process::id(),
+            ready: *self.ready.borrow(),
             stopping: false,
             generations,
             last_restart: self.last_restart.clone(),
+            counts: self.counts,
         }
     }
 
     /// Lets everything end in its order; whatever is left when the time is over is killed, and named.
     async fn stop(mut self) -> Outcome {
+        let mut asked = Vec::new();
         if let Some(mut next) = self.next.take() {
             kill(&mut next.generation).await;
             self.part_with(next.generation);
+            asked.append(&mut next.asked);
+        }
+        asked.extend(
+            self.awaited
+                .take()
+                .into_iter()
+                .flat_map(|awaited| awaited.asked),
+        );
+        for asked in asked {
+            let _ = asked.send(Answer::Refused("the guard stops".to_owned()));
         }
         self.current.ends_with_us();
         for problem in drain::refuse_newcomers(self.current.listeners()) {
@@ -387,11 +385,18 @@ impl Supervision {
             current,
             respawn_at,
             last_restart,
+            counts,
+            ready,
             mut retiring,
             retirees,
             ..
         } = self;
-        if respawn_at.is_none() {
+        if current.is_vacant() || respawn_at.is_some() {
+            // Nobody will serve them.
+            if let Some(cut) = unserved(&current) {
+                orders.ctx.cut_off(cut.work, cut.name, cut.peer, cut.age);
+            }
+        } else {
             let scope = match retiring.is_empty() {
                 true => Scope::alone(&current, guard.quiet),
                 false => Scope::beside(&current, guard.quiet),
@@ -402,9 +407,11 @@ impl Supervision {
         let status = || Status {
             name: guard.name.clone(),
             pid: std::process::id(),
+            ready: *ready.borrow(),
             stopping: true,
             generations: retirees.status(),
             last_restart: last_restart.clone(),
+            counts,
         };
         loop {
             tokio::select! {
@@ -424,6 +431,11 @@ impl Supervision {
                         Verb::Restart { .. } => Answer::Refused("the guard stops".to_owned()),
                     });
                 }
+                Some(signal) = orders.signals.recv() => {
+                    if signal == libc::SIGHUP {
+                        say(&guard, "no restart: the guard stops");
+                    }
+                }
             }
         }
     }
@@ -433,10 +445,31 @@ impl Supervision {
     }
 }
 
-/// What is heard of the next generation, if there is one.
-async fn news_of(next: &mut Option<Next>) -> News {
+/// What is to be asked of a generation that is waited for, if there is one.
+async fn due(readiness: Option<&mut Readiness>) -> Due {
+    match readiness {
+        Some(readiness) => readiness.due().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What there is about the next generation.
+enum OfNext {
+    News(News),
+    Due(Due),
+}
+
+/// Waits for that, if there is one.
+async fn of_next(next: &mut Option<Next>) -> OfNext {
     match next {
-        Some(next) => next.generation.news().await,
+        Some(Next {
+            generation,
+            readiness,
+            ..
+        }) => tokio::select! {
+            news = generation.news() => OfNext::News(news),
+            due = readiness.due() => OfNext::Due(due),
+        },
         None => std::future::pending().await,
     }
 }
@@ -449,7 +482,13 @@ async fn at(instant: Option<Instant>) {
 }
 
 /// Takes a piece of news that changes nothing but what is known.
-fn note(guard: &Guard, groups: &mut Groups, generation: &mut Generation, news: News) {
+fn note(
+    guard: &Guard,
+    groups: &mut Groups,
+    generation: &mut Generation,
+    readiness: &mut Readiness,
+    news: News,
+) {
     let number = generation.number();
     match news {
         News::Started { pid, unheard } => {
@@ -465,12 +504,21 @@ fn note(guard: &Guard, groups: &mut Groups, generation: &mut Generation, news: N
         News::Listens(address, inode) => {
             groups.joins(address, number, inode);
             say(guard, &format!("generation {number} listens on {address}"));
+            readiness.hurry();
         }
         News::Closed(inode) => {
             groups.leaves(inode);
             generation.drop_listener(inode);
         }
         News::Note(text) => say(guard, &text),
+        News::Said(Said { ready, status }) => {
+            if let Some(status) = status {
+                generation.has_said(status);
+            }
+            if ready {
+                readiness.has_said();
+            }
+        }
         News::Failed(_) | News::Ended(_) | News::Gone => {}
     }
 }
@@ -479,9 +527,4 @@ fn note(guard: &Guard, groups: &mut Groups, generation: &mut Generation, news: N
 pub(crate) fn addresses(generation: &Generation) -> Vec<String> {
     let addresses = generation.addresses();
     addresses.iter().map(ToString::to_string).collect()
-}
-
-pub(crate) fn say(guard: &Guard, text: &str) {
-    eprintln!("{}: {text}", guard.name);
-    tracing::info!(target: "sundown", service = %guard.name, "{text}");
 }

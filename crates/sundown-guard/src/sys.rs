@@ -2,6 +2,7 @@
 //!
 //! Each function is one call, or one loop around it; none decides anything.
 
+use std::ffi::CStr;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -322,6 +323,36 @@ pub(crate) fn signal(pid: i32, signal: i32) -> io::Result<()> {
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always names the one descriptor that it keeps open.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+/// Binds a Unix socket to an abstract name that the system chooses (unix(7), autobind).
+pub(crate) fn autobind(socket: &std::os::unix::net::UnixDatagram) -> io::Result<()> {
+    let family = libc::AF_UNIX as libc::sa_family_t;
+    // SAFETY: the address is a family alone, whose length is what is given.
+    check(unsafe {
+        libc::bind(
+            socket.as_raw_fd(),
+            (&raw const family).cast(),
+            size_of_val(&family) as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// Duplicates a descriptor to this number, in the place of whatever is there (dup(2)).
+pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: both are numbers; that nothing else here has `number` open is for the caller to see to.
+    check(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) })?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Sets a variable in a process of one thread that is about to be another program (setenv(3)).
+///
+/// The standard library's own would wait for ever in a process that it has just forked.
+pub(crate) fn set_variable(name: &CStr, value: &CStr) -> io::Result<()> {
+    // SAFETY: both end with a zero byte, and there is no other thread that could read meanwhile.
+    check(unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) }).map(drop)
 }
 
 /// Takes a descriptor that this process was started with.

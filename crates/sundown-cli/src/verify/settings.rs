@@ -3,17 +3,16 @@
 //! A flag or a variable counts before the file, and the file before the default.
 
 use std::ffi::OsString;
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{anyhow, ensure};
 use serde::Deserialize;
 use sundown_verify::service::{Declared, ID, Ledger};
 use sundown_verify::{Offers, Service, Target};
 
 use super::target::{CommandLine, command_line};
 use super::{Arguments, Second};
+use crate::toml_file;
 
 /// Read when it is there and no other file is named.
 pub(super) const FILE: &str = "sundown.verify.toml";
@@ -181,26 +180,7 @@ pub(super) fn private_net(flags: &Arguments, file: &File) -> bool {
 impl File {
     /// Reads the file that is named, or that is there.
     pub(super) fn of(arguments: &Arguments) -> anyhow::Result<Self> {
-        match &arguments.config {
-            Some(path) => Self::read(path),
-            None if Path::new(FILE).exists() => Self::read(Path::new(FILE)),
-            None => Ok(Self::default()),
-        }
-    }
-
-    fn read(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let text =
-            fs::read_to_string(path).with_context(|| format!("{shown} could not be read"))?;
-        toml::from_str(&text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(0, |span| text[..span.start].lines().count().max(1));
-            anyhow!(
-                "{shown}, line {line}: {}",
-                error.message().replace('\n', " ")
-            )
-        })
+        toml_file::settings(arguments.config.as_deref(), FILE)
     }
 }
 

@@ -1,0 +1,75 @@
+//! What an application prints, line by line as JSON objects on stdout; and what the guard says, on stderr.
+
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::process::Child;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::Guard;
+
+/// A longer line is told in parts, in bytes.
+const LONGEST: u64 = 64 * 1024;
+
+/// A line that somebody printed.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// In UTC.
+    time: String,
+    service: &'a str,
+    generation: u32,
+    stream: &'a str,
+    line: &'a str,
+}
+
+/// Reads what a keeper's command prints, if it is ours to read, until nobody can print there any more.
+pub(crate) fn relay(guard: &Guard, generation: u32, keeper: &mut Child) {
+    if let Some(stdout) = keeper.stdout.take() {
+        relay_one(guard, generation, "stdout", stdout);
+    }
+    if let Some(stderr) = keeper.stderr.take() {
+        relay_one(guard, generation, "stderr", stderr);
+    }
+}
+
+/// On a thread: whoever reads our output may be slow, and then the application waits and not the guard.
+fn relay_one(
+    guard: &Guard,
+    generation: u32,
+    stream: &'static str,
+    printed: impl Read + Send + 'static,
+) {
+    let service = guard.name.clone();
+    let relay = move || {
+        let mut printed = BufReader::new(printed);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            match printed.by_ref().take(LONGEST).read_until(b'\n', &mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let line = Line {
+                time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+                service: &service,
+                generation,
+                stream,
+                line: text.strip_suffix('\n').unwrap_or(&text),
+            };
+            let mut object = serde_json::to_vec(&line).expect("it is strings and a number");
+            object.push(b'\n');
+            // Who does not read it any more loses it.
+            let _ = io::stdout().write_all(&object);
+        }
+    };
+    let named = std::thread::Builder::new().name(format!("{stream}-{generation}"));
+    // Without a thread the pipe is closed, and the application hears of that by what it prints.
+    let _ = named.spawn(relay);
+}
+
+/// Says something of the guard's own on stderr.
+pub(crate) fn say(guard: &Guard, text: &str) {
+    eprintln!("{}: {text}", guard.name);
+    tracing::info!(target: "sundown", service = %guard.name, "{text}");
+}
