@@ -24,7 +24,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
-            .map_or(0, |span| text[..span.start].lines().count().max(1));
+            .map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         anyhow!(
             "{shown}, line {line}: {}",
             error.message().replace('\n', " ")

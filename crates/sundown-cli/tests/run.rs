@@ -1,140 +1,18 @@
 //! `sundown run` on real processes: how it stops them, what it says, and what it leaves behind.
 
+mod guarded;
+
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::io::{ErrorKind, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use sundown_testkit::bin_path;
-use sundown_verify::Process;
-use sundown_verify::process::{Ended, Spawn, free_port};
+use sundown_verify::process::{Ended, free_port};
 use tempfile::TempDir;
 
-/// Longer than any of these tests waits when all is well.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A guard and what it guards.
-struct Guarded {
-    guard: Process,
-    address: SocketAddr,
-    pid: i32,
-    /// By which the end of that process is heard of, though it is no child of ours.
-    pidfd: OwnedFd,
-}
-
-impl Guarded {
-    /// Guards a server whose fault is known.
-    async fn planted(options: &[&str], fault: &str) -> Self {
-        let address = free_port().unwrap();
-        let port = address.port().to_string();
-        let planted = bin_path("examples/planted");
-        let mut guard = guard(options)
-            .arg(planted)
-            .args([&port, fault])
-            .start()
-            .unwrap();
-        let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
-        guard
-            .wait_output("generation 1 listens on", LIMIT)
-            .await
-            .unwrap();
-        let pid = pid.unwrap().parse().unwrap();
-        Self {
-            guard,
-            address,
-            pid,
-            pidfd: pidfd(pid),
-        }
-    }
-
-    fn ask(&self, path: &str) -> TcpStream {
-        let mut client = TcpStream::connect(self.address).unwrap();
-        write!(client, "GET {path} HTTP/1.1\r\nhost: guarded\r\n\r\n").unwrap();
-        client
-    }
-
-    async fn exit(&mut self) -> (Ended, String) {
-        let exit = self.guard.wait_exit(LIMIT).await.unwrap();
-        (exit.ended, self.guard.stderr())
-    }
-
-    /// Waits for the end of the process that was guarded first.
-    async fn gone(&self) {
-        let pidfd = self.pidfd.try_clone().unwrap();
-        let ended = tokio::task::spawn_blocking(move || {
-            let mut waited = libc::pollfd {
-                fd: pidfd.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            // SAFETY: one `pollfd`, which outlives the call.
-            unsafe { libc::poll(&raw mut waited, 1, LIMIT.as_millis() as i32) }
-        });
-        assert_eq!(ended.await.unwrap(), 1, "it lives on");
-    }
-
-    fn is_there(&self) -> bool {
-        Path::new("/proc").join(self.pid.to_string()).exists()
-    }
-}
-
-fn pidfd(pid: i32) -> OwnedFd {
-    // SAFETY: pidfd_open takes two numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    assert!(fd >= 0, "process {pid} is there");
-    // SAFETY: the kernel has just opened it for us.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-fn guard(options: &[&str]) -> Spawn {
-    Spawn::new(cargo_bin!("sundown"))
-        .env("SUNDOWN_RUN_DIR", run_dir())
-        .arg("run")
-        .args(options)
-        .arg("--")
-}
-
-/// Where the guards of this test process have their sockets.
-fn run_dir() -> PathBuf {
-    static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().unwrap());
-    // The first guard makes it.
-    FOLDER.path().join("guards")
-}
-
-/// Asks a guard; returns the exit code, what is on stdout, and what is on stderr.
-fn ask(words: &[&str]) -> (i32, String, String) {
-    let output = std::process::Command::new(cargo_bin!("sundown"))
-        .args(words)
-        .env("SUNDOWN_RUN_DIR", run_dir())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
-}
-
-/// Runs a command that ends by itself.
-async fn run(options: &[&str], command: &[&str]) -> (Ended, String) {
-    let mut guard = guard(options).args(command).start().unwrap();
-    let exit = guard.wait_exit(LIMIT).await.unwrap();
-    (exit.ended, guard.stderr())
-}
-
-fn rest(mut client: TcpStream) -> String {
-    let mut seen = String::new();
-    client.read_to_string(&mut seen).unwrap();
-    seen
-}
+use self::guarded::{Guarded, LIMIT, Load, ask, guard, rest, run, run_dir, visit};
 
 #[tokio::test]
 async fn a_request_is_finished_before_the_application_hears_of_the_stop() {
@@ -287,61 +165,6 @@ async fn without_its_guard_the_application_lives_or_ends_as_was_wished() {
     unsafe { libc::kill(guarded.pid, libc::SIGTERM) };
     rest(client);
     guarded.gone().await;
-}
-
-/// Connects, asks and reads, again and again, until it is told to stop; tells how each ended that was not
-/// answered, and how many were.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<(usize, Vec<ErrorKind>)>>,
-}
-
-impl Load {
-    fn on(address: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let client = |_| {
-            let stop = stop.clone();
-            thread::spawn(move || {
-                let (mut answered, mut lost) = (0, Vec::new());
-                while !stop.load(Ordering::Relaxed) {
-                    match visit(address) {
-                        Ok(()) => answered += 1,
-                        Err(error) => lost.push(error.kind()),
-                    }
-                }
-                (answered, lost)
-            })
-        };
-        let clients = (0..4).map(client).collect();
-        Self { stop, clients }
-    }
-
-    fn end(self) -> (usize, Vec<ErrorKind>) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ends = self
-            .clients
-            .into_iter()
-            .map(|client| client.join().unwrap());
-        ends.fold((0, Vec::new()), |(all, mut losses), (answered, lost)| {
-            losses.extend(lost);
-            (all + answered, losses)
-        })
-    }
-}
-
-fn visit(address: SocketAddr) -> std::io::Result<()> {
-    let mut client = TcpStream::connect(address)?;
-    let request = b"GET /fast HTTP/1.1\r\nhost: guarded\r\n\r\n";
-    client.write_all(request)?;
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\nok") {
-        let mut bytes = [0; 1024];
-        match client.read(&mut bytes)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => seen.extend(&bytes[..count]),
-        }
-    }
-    Ok(())
 }
 
 #[tokio::test]

@@ -183,6 +183,36 @@ fn folder() -> PathBuf {
     }
 }
 
+/// The same, which is made if it is not there, and is nobody else's.
+///
+/// # Errors
+/// `PermissionDenied` if it is.
+pub(crate) fn private_folder() -> io::Result<PathBuf> {
+    let folder = folder();
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)?;
+    let found = fs::symlink_metadata(&folder)?;
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    if !ours || !found.is_dir() || found.mode() & 0o077 != 0 {
+        let text = format!(
+            "{} is not a folder of this user's alone (mode 0700)",
+            folder.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(folder)
+}
+
+/// Removes the socket of a guard that was killed.
+pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn path(folder: &Path, name: &str) -> PathBuf {
     folder.join(name).with_extension("sock")
 }
@@ -199,29 +229,11 @@ impl Control {
     /// # Errors
     /// `AddrInUse` if a guard of this name runs; `PermissionDenied` if the folder is somebody else's.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
-        let folder = folder();
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)?;
-        let found = fs::symlink_metadata(&folder)?;
-        let ours = found.uid() == rustix::process::geteuid().as_raw();
-        if !ours || !found.is_dir() || found.mode() & 0o077 != 0 {
-            let text = format!(
-                "{} is not a folder of this user's alone (mode 0700)",
-                folder.display()
-            );
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
-        }
-        let path = path(&folder, name);
+        let path = path(&private_folder()?, name);
         if Client::connect(&path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        // Of a guard that was killed.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_stale(&path)?;
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, path })

@@ -1,5 +1,6 @@
 //! One run of the command: its keeper, the sockets that it listens on, and what is heard of it.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -19,6 +20,8 @@ pub(crate) struct Generation {
     number: u32,
     running: Option<Running>,
     listeners: Vec<Listener>,
+    /// The inodes of those on which it listens: not those that are kept for it.
+    heard: HashSet<u64>,
     /// The process that the command became.
     leader: Option<i32>,
     /// The status with which the process that the command became has ended.
@@ -88,11 +91,11 @@ impl Generation {
             .env_remove("WATCHDOG_USEC")
             .env_remove("WATCHDOG_PID");
         let notices = match guard.ready {
-            Ready::Notify => Some(Notices::open()?),
+            Ready::Notify => Some(Notices::open(&guard.name, number)?),
             _ => None,
         };
         if let Some(notices) = &notices {
-            keeper.env("NOTIFY_SOCKET", notices.name());
+            keeper.env("NOTIFY_SOCKET", notices.path());
         }
         if let Mode::ListenFds(passed) = &guard.mode {
             let names: Vec<_> = passed.iter().map(|passed| &*passed.name).collect();
@@ -100,6 +103,10 @@ impl Generation {
             keeper.env("LISTEN_FDNAMES", names.join(":"));
         }
         if let Some(folder) = &guard.surroundings.folder {
+            let told = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
+            };
+            std::fs::read_dir(folder).map_err(told)?;
             keeper.current_dir(folder);
         }
         if let Some(file) = &guard.surroundings.env_file {
@@ -138,6 +145,10 @@ impl Generation {
                 letters: sys::watch(ours)?,
                 notices,
             }),
+            heard: match passes {
+                true => listeners.iter().map(|own| own.inode).collect(),
+                false => HashSet::new(),
+            },
             listeners,
             leader: None,
             ended: None,
@@ -151,6 +162,7 @@ impl Generation {
             number,
             running: None,
             listeners,
+            heard: HashSet::new(),
             leader: None,
             ended: None,
             says: None,
@@ -208,6 +220,7 @@ impl Generation {
             return News::Note("a listener has no address".to_owned());
         };
         let address = listener.address;
+        self.heard.insert(inode);
         // A second `listen` changes the backlog of the first.
         if self.listeners.iter().all(|known| known.inode != inode) {
             self.listeners.push(listener);
@@ -273,9 +286,14 @@ impl Generation {
 
     /// Whether it listens on all of these.
     pub(crate) fn listens_on(&self, addresses: &[SocketAddr]) -> bool {
-        let listens =
-            |address: &SocketAddr| self.listeners.iter().any(|own| own.address == *address);
-        addresses.iter().all(listens)
+        let is_heard = |own: &&Listener| self.heard.contains(&own.inode);
+        let heard: HashSet<_> = self
+            .listeners
+            .iter()
+            .filter(is_heard)
+            .map(|own| own.address)
+            .collect();
+        addresses.iter().all(|address| heard.contains(address))
     }
 
     /// Where it listens, each address once.

@@ -3,15 +3,15 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 use rustix::io::IoSliceMut;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::{kin, sys};
+use crate::{control, kin, sys};
 
 /// The longest datagram, in bytes.
 const LONGEST: usize = 4096;
@@ -25,29 +25,34 @@ pub(crate) struct Said {
     pub(crate) status: Option<String>,
 }
 
-/// Where a generation says it.
+/// Where a generation says it; the socket's file goes with this.
 pub(crate) struct Notices {
     socket: AsyncFd<OwnedFd>,
-    name: String,
+    path: PathBuf,
 }
 
 impl Notices {
-    /// Opens a socket under an abstract name that the system chooses (unix(7), autobind).
-    pub(crate) fn open() -> io::Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        sys::autobind(&socket)?;
+    /// Opens a socket in the folder of this user's guards.
+    pub(crate) fn open(service: &str, generation: u32) -> io::Result<Self> {
+        let name = format!("{service}.{generation}.notify");
+        let path = control::private_folder()?.join(name);
+        control::remove_stale(&path)?;
+        Self::at(path)
+    }
+
+    fn at(path: PathBuf) -> io::Result<Self> {
+        let socket = UnixDatagram::bind(&path)?;
         socket.set_nonblocking(true)?;
         sockopt::set_socket_passcred(&socket, true)?;
-        let name = abstract_name(&socket.local_addr()?).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self {
             socket: sys::watch(socket.into())?,
-            name,
+            path,
         })
     }
 
     /// What NOTIFY_SOCKET is to be.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The next that a descendant of this process says; who it is the kernel tells (SCM_CREDENTIALS, unix(7)).
@@ -73,13 +78,14 @@ impl Notices {
     }
 }
 
-fn is_there(pid: i32) -> bool {
-    std::path::Path::new("/proc").join(pid.to_string()).exists()
+impl Drop for Notices {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
-fn abstract_name(address: &SocketAddr) -> Option<String> {
-    let name = std::str::from_utf8(address.as_abstract_name()?).ok()?;
-    Some(format!("@{name}"))
+fn is_there(pid: i32) -> bool {
+    std::path::Path::new("/proc").join(pid.to_string()).exists()
 }
 
 fn receive(socket: &OwnedFd) -> io::Result<(String, Option<i32>)> {
@@ -140,31 +146,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_stranger_is_not_heard_and_a_descendant_is() {
-        let notices = Notices::open().unwrap();
-        let name = notices.name().strip_prefix('@').unwrap();
-        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let notices = Notices::at(folder.path().join("notify")).unwrap();
+        let say = |text: &[u8]| UnixDatagram::unbound()?.send_to(text, notices.path());
         let own = i32::try_from(std::process::id()).unwrap();
-        UnixDatagram::unbound()
-            .unwrap()
-            .send_to_addr(b"STATUS=a stranger", &address)
-            .unwrap();
-        let script = "import os, socket, sys\n\
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', '\\0' + sys.argv[1])\n\
-            sys.stdin.read()";
-        let mut child = std::process::Command::new("python3")
-            .args(["-c", script, name])
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = notices.next(own).await;
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(
-            said,
-            Said {
-                ready: true,
-                status: None
-            }
-        );
+        let parent = i32::try_from(std::os::unix::process::parent_id()).unwrap();
+        say(b"STATUS=of nobody beneath").unwrap();
+        tokio::select! {
+            biased;
+            said = notices.next(own) => panic!("{said:?}"),
+            () = tokio::task::yield_now() => {}
+        }
+        say(b"READY=1").unwrap();
+        let said = notices.next(parent).await;
+        assert!(said.ready);
+        assert_eq!(said.status, None);
     }
 }

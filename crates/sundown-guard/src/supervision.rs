@@ -128,7 +128,13 @@ impl Supervision {
                 },
                 () = at(until) => {
                     let within = humantime::format_duration(self.guard.ready_within);
-                    self.give_up(format!("it was not ready within {within}")).await;
+                    let next = self.next.as_ref().map(|next| &next.generation);
+                    let listens = next.is_some_and(|next| next.listens_on(&self.current.addresses()));
+                    let problem = match listens {
+                        true => "it was not ready",
+                        false => "it did not listen where it should",
+                    };
+                    self.give_up(format!("{problem} within {within}")).await;
                 }
                 () = at(awaited_until) => self.current_takes_long(),
                 due = due(self.awaited.as_mut().map(|awaited| &mut awaited.readiness)) => {

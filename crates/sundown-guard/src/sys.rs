@@ -325,20 +325,6 @@ pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
-/// Binds a Unix socket to an abstract name that the system chooses (unix(7), autobind).
-pub(crate) fn autobind(socket: &std::os::unix::net::UnixDatagram) -> io::Result<()> {
-    let family = libc::AF_UNIX as libc::sa_family_t;
-    // SAFETY: the address is a family alone, whose length is what is given.
-    check(unsafe {
-        libc::bind(
-            socket.as_raw_fd(),
-            (&raw const family).cast(),
-            size_of_val(&family) as libc::socklen_t,
-        )
-    })
-    .map(drop)
-}
-
 /// Duplicates a descriptor to this number, in the place of whatever is there (dup(2)).
 pub(crate) fn duplicate_to(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: both are numbers; that nothing else here has `number` open is for the caller to see to.
