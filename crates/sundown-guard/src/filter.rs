@@ -82,9 +82,9 @@ pub(crate) fn steering_but(source: SocketAddr, its: Part, others: Part) -> Vec<s
     let its = steering(its);
     // Who is not the source goes on behind what is done for it.
     let end = looks.len() + its.len();
-    for at in 0..looks.len() {
-        if u32::from(looks[at].code) & 7 == libc::BPF_JMP {
-            looks[at].jf = (end - at - 1) as u8;
+    for (at, look) in looks.iter_mut().enumerate() {
+        if u32::from(look.code) & 7 == libc::BPF_JMP {
+            look.jf = (end - at - 1) as u8;
         }
     }
     looks

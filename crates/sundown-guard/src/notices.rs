@@ -61,9 +61,7 @@ impl Notices {
     /// Safe: a datagram is taken whole, in one step.
     pub(crate) async fn next(&self, keeper: i32) -> Said {
         loop {
-            let received = self
-                .socket
-                .async_io(Interest::READABLE, |socket| receive(socket));
+            let received = self.socket.async_io(Interest::READABLE, receive);
             match received.await {
                 // Who has ended since, as a tool that says one thing, cannot be asked whose child it was.
                 Ok((text, Some(pid)))
