@@ -31,7 +31,7 @@ Exit codes, but for run, which has its own:
 enum Verb {
     Demo(demo::Arguments),
     Verify(Box<verify::Arguments>),
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Tell how a guarded service is, and what holds up the end of a generation
     Status(control::Whom),
     Restart(control::Restart),
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Verb::Shop { arguments } => {
             return shop::run(std::iter::once(OsString::from("shop")).chain(arguments));
         }
-        Verb::Run(arguments) => return run::run(arguments),
+        Verb::Run(arguments) => return run::run(*arguments),
         Verb::Status(whom) => return whom.ask(sundown_guard::Verb::Status),
         Verb::Restart(restart) => return restart.run(),
         Verb::Stop(whom) => return whom.ask(sundown_guard::Verb::Stop),
