@@ -92,6 +92,11 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Whether it has events with a gap and a count.
+    pub(crate) fn is_paced(&self) -> bool {
+        matches!(self.kind, Kind::Peer(peer) if peer.paced)
+    }
+
     /// As it is by itself.
     pub(crate) fn plain(&self, port: u16) -> Spawn {
         let words = self.words(port);
