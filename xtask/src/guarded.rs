@@ -6,8 +6,6 @@
 
 pub(crate) mod server;
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,9 +107,7 @@ impl Row {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     build_command(workspace)?;
     let folder = Folder::new("guarded")?;
-    // The workers of nginx are nobody's.
-    let open = Permissions::from_mode(0o755);
-    fs::set_permissions(folder.path(), open).context("the folder for servers")?;
+    folder.open()?;
     let servers = Server::choose(workspace, folder.path(), &arguments.servers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

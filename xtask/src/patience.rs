@@ -29,6 +29,9 @@ pub(crate) struct Arguments {
     /// How many restarts of each server with clients that rest, and as many with clients that never do
     #[arg(long, value_name = "N", default_value_t = 20, env = "XTASK_RESTARTS")]
     restarts: u32,
+    /// How many clients keep a connection and rest; where they are many, they seldom rest all at once
+    #[arg(long, value_name = "N", default_value_t = 8, env = "XTASK_RESTING")]
+    resting: usize,
     /// How many long requests of each kind, all at once
     #[arg(long, value_name = "N", default_value_t = 20, env = "XTASK_EACH")]
     each: usize,
@@ -41,7 +44,7 @@ pub(crate) struct Arguments {
     /// The guard's --quiet for long requests, in seconds: they take up to four times that
     #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "XTASK_QUIET", value_parser = clap::value_parser!(u16).range(1..=60))]
     quiet: u16,
-    /// Servers to guard: names of peers/README.md
+    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport; what one does not have is left out
     #[arg(
         long,
         value_name = "NAMES",
@@ -126,11 +129,8 @@ impl Row {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     build_command(workspace)?;
     let folder = Folder::new("patience")?;
+    folder.open()?;
     let servers = Server::choose(workspace, folder.path(), &arguments.servers)?;
-    for server in &servers {
-        let name = server.framework;
-        ensure!(server.is_paced(), "{name}: no events that end");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -155,7 +155,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
 
 async fn row(server: &Server<'_>, run_dir: &Path, arguments: &Arguments) -> anyhow::Result<Row> {
     let ground = Ground { server, run_dir };
-    let resting = kept::resting(&ground, arguments.restarts).await?;
+    let resting = kept::resting(&ground, arguments.restarts, arguments.resting).await?;
     let busy = kept::busy(&ground, arguments.restarts).await?;
     let quiet = Duration::from_secs(arguments.quiet.into());
     let mut classes = long::measure(&ground, arguments.each, quiet).await?;

@@ -92,6 +92,11 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// Whether it keeps the whole contract of the peers.
+    pub(crate) fn is_peer(&self) -> bool {
+        matches!(self.kind, Kind::Peer(_))
+    }
+
     /// Whether it has events with a gap and a count.
     pub(crate) fn is_paced(&self) -> bool {
         matches!(self.kind, Kind::Peer(peer) if peer.paced)

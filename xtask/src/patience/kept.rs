@@ -33,7 +33,6 @@ const REST: RangeInclusive<u64> = 900..=1_500;
 const BUSY: RangeInclusive<u64> = 20..=80;
 
 const CLOSING: usize = 8;
-const RESTING: usize = 8;
 const BUSY_CLIENTS: usize = 10;
 
 /// What became of the requests of clients that rest, or close.
@@ -49,6 +48,8 @@ pub(super) struct Resting {
     closed_at_rest: u64,
     /// Restarts that lasted to the end of the drain, since somebody always spoke.
     to_the_end: u32,
+    /// Connections that the guard says it cut then: of those who had spoken last.
+    cut: usize,
 }
 
 /// What became of connections that were never at rest.
@@ -90,12 +91,13 @@ impl fmt::Display for Resting {
             crossed,
             closed_at_rest,
             to_the_end,
+            cut,
         } = self;
         write!(
             f,
             "close or rest: {restarts} restarts, {requests} requests, {failed} failed, {refused} refused; \
              {closed_at_rest} found a closed connection, {crossed} crossed its end; \
-             {to_the_end} restarts took all of the drain"
+             {to_the_end} restarts took all of the drain, {cut} connections cut off"
         )
     }
 }
@@ -120,24 +122,30 @@ impl fmt::Display for Busy {
 }
 
 /// Restarts with clients that close after each answer, or rest between two.
-pub(super) async fn resting(ground: &Ground<'_>, restarts: u32) -> anyhow::Result<Resting> {
+pub(super) async fn resting(
+    ground: &Ground<'_>,
+    restarts: u32,
+    resting: usize,
+) -> anyhow::Result<Resting> {
     let mut server = ground.start(&["--quiet", QUIET, "--drain", DRAIN]).await?;
     let clients = Clients::default();
     let mut tasks = JoinSet::new();
     for _ in 0..CLOSING {
         tasks.spawn(clients.clone().run(server.address, BUSY, Keep::Never));
     }
-    for _ in 0..RESTING {
+    for _ in 0..resting {
         tasks.spawn(clients.clone().run(server.address, REST, Keep::Alive));
     }
     let mut row = Resting::default();
-    sleep(Duration::from_millis(*REST.end())).await;
     for number in 1..=restarts {
         ground.progress(&format!("restart {number} with clients that rest"));
+        // So long that everybody has come to the current generation.
+        sleep(Duration::from_millis(*REST.end())).await;
         server.restart().await?;
         row.restarts += 1;
         let cut = server.before_has_ended(LIMIT).await?;
         row.to_the_end += u32::from(cut > 0);
+        row.cut += cut;
     }
     sleep(Duration::from_millis(*REST.end())).await;
     clients.over.store(true, Relaxed);

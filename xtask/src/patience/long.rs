@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Class, During, Ground, sockets};
+use crate::guarded::server::Server;
 
 /// How many events come.
 const EVENTS: u32 = 4;
@@ -35,6 +36,13 @@ enum Long {
 
 impl Long {
     const ALL: [Self; 3] = [Self::Handler, Self::Upload, Self::Events];
+
+    fn is_of(self, server: &Server<'_>) -> bool {
+        match self {
+            Self::Handler | Self::Upload => server.is_peer(),
+            Self::Events => server.is_paced(),
+        }
+    }
 
     fn what(self, quiet: Duration) -> String {
         let quiet = quiet.as_secs_f32();
@@ -80,6 +88,13 @@ pub(super) async fn measure(
     each: usize,
     quiet: Duration,
 ) -> anyhow::Result<Vec<Class>> {
+    let kinds = Long::ALL
+        .into_iter()
+        .filter(|long| long.is_of(ground.server));
+    let kinds: Vec<Long> = kinds.collect();
+    if kinds.is_empty() {
+        return Ok(Vec::new());
+    }
     // Twice as long as a server of few threads may take for all of them.
     let drain = quiet * 16;
     let (quiet_option, drain_option) = (format!("{quiet:?}"), format!("{drain:?}"));
@@ -88,10 +103,12 @@ pub(super) async fn measure(
     let mut classes = Vec::new();
     for during in During::BOTH {
         ground.progress(&format!("a {} with long requests", during.name()));
-        let mut kinds = Long::ALL.map(|long| {
-            let ask = |number: usize| ask(server.address, long, quiet, number % 2 == 1, drain);
+        let address = server.address;
+        let asked = kinds.iter().map(|&long| {
+            let ask = |number: usize| ask(address, long, quiet, number % 2 == 1, drain);
             (long, (0..each).map(ask).collect::<JoinSet<_>>())
         });
+        let asked: Vec<_> = asked.collect();
         // The pauses of all have begun by then.
         sleep(quiet / 5).await;
         match during {
@@ -104,8 +121,8 @@ pub(super) async fn measure(
                 server.has_ended(drain * 2).await?;
             }
         }
-        for (long, asked) in &mut kinds {
-            let told = std::mem::take(asked).join_all().await;
+        for (long, asked) in asked {
+            let told = asked.join_all().await;
             classes.push(Class::of(long.what(quiet), during, told));
         }
     }
@@ -121,9 +138,7 @@ async fn ask(
     limit: Duration,
 ) -> Result<(), String> {
     let asked = async {
-        let mut stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        sockets::probe(&stream)?;
+        let mut stream = connect(address).await?;
         if is_second {
             stream
                 .write_all(b"GET /fast HTTP/1.1\r\nHost: peer\r\n\r\n")
@@ -135,6 +150,14 @@ async fn ask(
                 }
             }
             sleep(BETWEEN).await;
+            if answer
+                .to_ascii_lowercase()
+                .windows(17)
+                .any(|text| text == b"connection: close")
+            {
+                // Nothing follows an answer of this server.
+                stream = connect(address).await?;
+            }
         }
         stream.write_all(long.head(quiet).as_bytes()).await?;
         if let Long::Upload = long {
@@ -155,6 +178,13 @@ async fn ask(
         Ok(Err(error)) => Err(format!("{after} request: {error}")),
         Err(_) => Err(format!("{after} request: nothing within {:?}", limit * 2)),
     }
+}
+
+async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    sockets::probe(&stream)?;
+    Ok(stream)
 }
 
 /// Reads until the server closes.

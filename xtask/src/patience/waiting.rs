@@ -98,10 +98,7 @@ pub(super) async fn shaking_hands(
             }
         };
         let (shaken, asked) = shake(&mut server, handshakes, during, takes).await?;
-        let mut told = Vec::new();
-        for answered in asked.join_all().await {
-            told.push(answered?);
-        }
+        let told = asked.join_all().await;
         end(server, during).await?;
         if WITHIN.contains(&shaken) {
             return Ok(Class::of("handshakes under way", during, told));
@@ -110,7 +107,7 @@ pub(super) async fn shaking_hands(
     bail!("the moment of handshakes was not met in {TRIES} tries")
 }
 
-type Asked = JoinSet<anyhow::Result<Result<(), String>>>;
+type Asked = JoinSet<Result<(), String>>;
 
 /// Begins handshakes, and the restart or the stop so that it comes EARLIER after the first of them if it
 /// `takes` so long; returns when it came.
@@ -128,7 +125,10 @@ async fn shake(
         for _ in 0..handshakes {
             let (client, connecting) = Deaf::connect(address)?;
             deaf.push(client);
-            asked.spawn(async move { Ok(ask(connecting.await?).await) });
+            asked.spawn(async move {
+                let connected = connecting.await;
+                ask(connected.map_err(|error| format!("no connection: {error}"))?).await
+            });
             sleep(SPREAD / handshakes as u32).await;
         }
         anyhow::Ok((began, deaf, asked))
