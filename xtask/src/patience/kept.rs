@@ -7,8 +7,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -20,15 +20,21 @@ use sundown_verify::outcome::{self, Persistence};
 use sundown_verify::tcp::Window;
 use sundown_verify::{Declined, Outcome, Request};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Ground, LIMIT};
 
 const QUIET: &str = "300ms";
-const DRAIN: &str = "2s";
+const QUIET_TIME: Duration = Duration::from_millis(300);
 
-/// Beyond quiet, so that a connection rests between any two requests.
-const REST: RangeInclusive<u64> = 900..=1_500;
+/// So long that some moment comes at which all of a few clients rest: a generation ends only then, or when its
+/// time is over, with whoever speaks at that instant.
+const DRAIN_OF_RESTING: &str = "10s";
+const DRAIN_OF_BUSY: &str = "2s";
+
+/// Beyond quiet, so that a connection rests between any two requests, and within the two seconds for which
+/// gunicorn keeps a connection.
+const REST: RangeInclusive<u64> = 1_300..=1_800;
 /// Well within quiet.
 const BUSY: RangeInclusive<u64> = 20..=80;
 
@@ -36,7 +42,7 @@ const CLOSING: usize = 8;
 const BUSY_CLIENTS: usize = 10;
 
 /// What became of the requests of clients that rest, or close.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct Resting {
     restarts: u32,
     requests: u64,
@@ -50,6 +56,8 @@ pub(super) struct Resting {
     to_the_end: u32,
     /// Connections that the guard says it cut then: of those who had spoken last.
     cut: usize,
+    /// How requests failed.
+    failures: Vec<String>,
 }
 
 /// What became of connections that were never at rest.
@@ -61,7 +69,10 @@ pub(super) struct Busy {
     said: usize,
     /// Connections that their clients saw end.
     seen: u64,
-    /// Restarts after which both were the same.
+    /// Those of them that a busy machine had let rest when they were seen to have ended: they may have at the
+    /// instant of the cut, or not.
+    rested: u64,
+    /// Restarts after which both were the same, give or take those.
     agreed: u32,
     /// Requests that were under way on them.
     failed: u64,
@@ -92,13 +103,17 @@ impl fmt::Display for Resting {
             closed_at_rest,
             to_the_end,
             cut,
+            failures,
         } = self;
         write!(
             f,
             "close or rest: {restarts} restarts, {requests} requests, {failed} failed, {refused} refused; \
              {closed_at_rest} found a closed connection, {crossed} crossed its end; \
              {to_the_end} restarts took all of the drain, {cut} connections cut off"
-        )
+        )?;
+        failures
+            .iter()
+            .try_for_each(|failure| write!(f, "\n        failed: {failure}"))
     }
 }
 
@@ -109,6 +124,7 @@ impl fmt::Display for Busy {
             requests,
             said,
             seen,
+            rested,
             agreed,
             failed,
             refused,
@@ -116,7 +132,7 @@ impl fmt::Display for Busy {
         write!(
             f,
             "always busy: {restarts} restarts, {requests} requests; cut off {said} by the guard's word, {seen} by \
-             their clients' ({agreed} restarts agree), {failed} of them with a request under way, {refused} refused"
+             their clients' ({rested} at rest; {agreed} restarts agree), {failed} of them with a request under way, {refused} refused"
         )
     }
 }
@@ -127,7 +143,8 @@ pub(super) async fn resting(
     restarts: u32,
     resting: usize,
 ) -> anyhow::Result<Resting> {
-    let mut server = ground.start(&["--quiet", QUIET, "--drain", DRAIN]).await?;
+    let options = ["--quiet", QUIET, "--drain", DRAIN_OF_RESTING];
+    let mut server = ground.start(&options).await?;
     let clients = Clients::default();
     let mut tasks = JoinSet::new();
     for _ in 0..CLOSING {
@@ -136,7 +153,7 @@ pub(super) async fn resting(
     for _ in 0..resting {
         tasks.spawn(clients.clone().run(server.address, REST, Keep::Alive));
     }
-    let mut row = Resting::default();
+    let (mut row, mut ends) = (Resting::default(), Vec::new());
     for number in 1..=restarts {
         ground.progress(&format!("restart {number} with clients that rest"));
         // So long that everybody has come to the current generation.
@@ -146,12 +163,16 @@ pub(super) async fn resting(
         let cut = server.before_has_ended(LIMIT).await?;
         row.to_the_end += u32::from(cut > 0);
         row.cut += cut;
+        if cut > 0 {
+            ends.push(Instant::now());
+        }
     }
     sleep(Duration::from_millis(*REST.end())).await;
     clients.over.store(true, Relaxed);
     tasks.join_all().await;
     let counts = &clients.counts;
     row.requests = counts.requests.load(Relaxed);
+    row.failures = counts.failures(&ends);
     row.failed = counts.failed.load(Relaxed);
     row.refused = counts.refused.load(Relaxed);
     row.crossed = counts.crossed.load(Relaxed);
@@ -161,7 +182,8 @@ pub(super) async fn resting(
 
 /// Restarts with clients that never rest.
 pub(super) async fn busy(ground: &Ground<'_>, restarts: u32) -> anyhow::Result<Busy> {
-    let mut server = ground.start(&["--quiet", QUIET, "--drain", DRAIN]).await?;
+    let options = ["--quiet", QUIET, "--drain", DRAIN_OF_BUSY];
+    let mut server = ground.start(&options).await?;
     let clients = Clients::default();
     let mut tasks = JoinSet::new();
     for _ in 0..BUSY_CLIENTS {
@@ -173,13 +195,16 @@ pub(super) async fn busy(ground: &Ground<'_>, restarts: u32) -> anyhow::Result<B
         ground.progress(&format!("restart {number} with clients that never rest"));
         // So long that everybody has found its connection cut, and has made another.
         sleep(Duration::from_millis(*BUSY.end() * 5)).await;
-        let before = counts.ends();
+        let (before, rested_before) = (counts.ends(), counts.rested.load(Relaxed));
         server.restart().await?;
         let said = server.before_has_ended(LIMIT).await?;
         sleep(Duration::from_millis(*BUSY.end() * 5)).await;
         let seen = counts.ends() - before;
         row.restarts += 1;
-        row.agreed += u32::from(seen == said as u64);
+        let rested = counts.rested.load(Relaxed) - rested_before;
+        let agree = (seen - rested..=seen).contains(&(said as u64));
+        row.agreed += u32::from(agree);
+        row.rested += rested;
         row.said += said;
         row.seen += seen;
     }
@@ -198,9 +223,35 @@ struct Counts {
     refused: AtomicU64,
     crossed: AtomicU64,
     closed_at_rest: AtomicU64,
+    /// Of those, they that had been silent for longer than quiet.
+    rested: AtomicU64,
+    failures: Mutex<Vec<(Instant, String)>>,
 }
 
 impl Counts {
+    fn fails(&self, what: String) {
+        self.failed.fetch_add(1, Relaxed);
+        let failures = self.failures.lock();
+        let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
+        failures.push((Instant::now(), what));
+    }
+
+    /// Tells each failure, and how far it was from an instant at which connections were cut off.
+    fn failures(&self, ends: &[Instant]) -> Vec<String> {
+        let failures = self.failures.lock();
+        let failures = failures.unwrap_or_else(PoisonError::into_inner);
+        let told = failures.iter().map(|(at, what)| {
+            let apart = |end: &Instant| {
+                at.saturating_duration_since(*end) + end.saturating_duration_since(*at)
+            };
+            match ends.iter().map(apart).min() {
+                Some(apart) => format!("{what}, {apart:?} from the end of a drain"),
+                None => what.clone(),
+            }
+        });
+        told.collect()
+    }
+
     /// How many kept connections were ended by the server.
     fn ends(&self) -> u64 {
         let ends = [&self.failed, &self.crossed, &self.closed_at_rest];
@@ -230,19 +281,23 @@ impl Clients {
         }
         let letter = Letter::new(&[request], address);
         let mut kept = None;
+        let mut answered = Instant::now();
         while !self.over.load(Relaxed) {
             let pause = rand::rng().random_range(think.clone());
             sleep(Duration::from_millis(pause)).await;
-            kept = self.ask(address, &letter, kept.take()).await;
+            let silent = answered.elapsed();
+            kept = self.ask(address, &letter, kept.take(), silent).await;
+            answered = Instant::now();
         }
     }
 
-    /// Asks once; returns the connection if it goes on.
+    /// Asks once, after so long a silence; returns the connection if it goes on.
     async fn ask(
         &self,
         address: SocketAddr,
         letter: &Letter,
         kept: Option<Connection>,
+        silent: Duration,
     ) -> Option<Connection> {
         let counts = &self.counts;
         counts.requests.fetch_add(1, Relaxed);
@@ -251,11 +306,12 @@ impl Clients {
             None => match Connection::open(address, Window::Usual, LIMIT).await {
                 Ok(made) => made,
                 Err(unmade) => {
-                    let refused = outcome::judge(&unmade.evidence);
-                    match refused == Outcome::Declined(Declined::Refused) {
-                        true => counts.refused.fetch_add(1, Relaxed),
-                        false => counts.failed.fetch_add(1, Relaxed),
-                    };
+                    match outcome::judge(&unmade.evidence) {
+                        Outcome::Declined(Declined::Refused) => {
+                            counts.refused.fetch_add(1, Relaxed);
+                        }
+                        other => counts.fails(format!("{other:?}")),
+                    }
                     return None;
                 }
             },
@@ -266,11 +322,17 @@ impl Clients {
                 let keeps = exchange.persistence() == Persistence::KeepAlive;
                 return keeps.then_some(connection);
             }
-            Outcome::Declined(Declined::IdleClosed) => &counts.closed_at_rest,
-            Outcome::Declined(Declined::Crossed) => &counts.crossed,
-            _ => &counts.failed,
+            Outcome::Declined(Declined::IdleClosed) => {
+                counts.closed_at_rest.fetch_add(1, Relaxed);
+                counts
+                    .rested
+                    .fetch_add(u64::from(silent > QUIET_TIME), Relaxed);
+            }
+            Outcome::Declined(Declined::Crossed) => {
+                counts.crossed.fetch_add(1, Relaxed);
+            }
+            other => counts.fails(format!("{other:?}")),
         }
-        .fetch_add(1, Relaxed);
         None
     }
 }

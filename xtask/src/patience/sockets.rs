@@ -1,5 +1,6 @@
 //! What the kernel shows of a port (proc_net_tcp(5)), and a socket that hears nothing for a while.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -46,23 +47,29 @@ impl InFront {
     fn read(table: &str, port: u16) -> Self {
         const SYN_RECV: &str = "03";
         const LISTEN: &str = "0A";
-        let mut found = Self::default();
+        let (mut queued, mut shaking) = (0, HashSet::new());
         for line in table.lines() {
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-            let &[_, local, _, state, queues, ..] = fields.as_slice() else {
+            let &[_, local, client, state, queues, ..] = fields.as_slice() else {
                 continue;
             };
             if !local.ends_with(&format!(":{port:04X}")) {
                 continue;
             }
-            let queued = queues.rsplit(':').next().unwrap_or_default();
             match state {
-                SYN_RECV => found.shaking += 1,
-                LISTEN => found.queued += usize::from_str_radix(queued, 16).unwrap_or(0),
+                // A table that changes while it is read tells of some twice.
+                SYN_RECV => drop(shaking.insert(client)),
+                LISTEN => {
+                    let waiting = queues.rsplit(':').next().unwrap_or_default();
+                    queued += usize::from_str_radix(waiting, 16).unwrap_or(0);
+                }
                 _ => {}
             }
         }
-        found
+        Self {
+            queued,
+            shaking: shaking.len(),
+        }
     }
 }
 
@@ -156,6 +163,7 @@ mod tests {
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n\
             0: 0100007F:1F90 00000000:0000 0A 00000000:00000032 00:00000000\n\
             1: 0100007F:1F90 00000000:0000 0A 00000000:00000001 00:00000000\n\
+            2: 0100007F:1F90 0100007F:C350 03 00000000:00000000 01:00000000\n\
             2: 0100007F:1F90 0100007F:C350 03 00000000:00000000 01:00000000\n\
             3: 0100007F:1F90 0100007F:C351 01 00000000:00000007 00:00000000\n\
             4: 0100007F:1F91 0100007F:C352 03 00000000:00000000 01:00000000\n";
