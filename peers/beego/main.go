@@ -49,9 +49,15 @@ func big(c *context.Context) {
 }
 
 func events(c *context.Context) {
+	gap, err := strconv.Atoi(c.Input.Query("gap"))
+	if err != nil {
+		gap = 20
+	}
+	// Without a count there is no end.
+	count, _ := strconv.Atoi(c.Input.Query("count"))
 	c.Output.Header("Content-Type", "text/event-stream")
-	for c.Request.Context().Err() == nil {
-		time.Sleep(20 * time.Millisecond)
+	for sent := 0; c.Request.Context().Err() == nil && (count == 0 || sent < count); sent++ {
+		time.Sleep(time.Duration(gap) * time.Millisecond)
 		io.WriteString(c.ResponseWriter, "data: more\n\n")
 		c.ResponseWriter.Flush()
 	}

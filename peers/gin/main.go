@@ -74,11 +74,15 @@ func big(c *gin.Context) {
 }
 
 func events(c *gin.Context) {
+	gap, _ := strconv.Atoi(c.DefaultQuery("gap", "20"))
+	// Without a count there is no end.
+	left, _ := strconv.Atoi(c.DefaultQuery("count", "-1"))
 	c.Header("Content-Type", "text/event-stream")
 	c.Stream(func(w io.Writer) bool {
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(time.Duration(gap) * time.Millisecond)
 		_, err := io.WriteString(w, "data: more\n\n")
-		return err == nil
+		left--
+		return err == nil && left != 0
 	})
 }
 

@@ -1,5 +1,6 @@
 """A WSGI application for gunicorn, which stops by itself at SIGTERM."""
 
+import itertools
 import time
 from urllib.parse import parse_qs
 
@@ -20,7 +21,7 @@ def app(environ, start_response):
             return (CHUNK for _ in range(length // len(CHUNK)))
         case "GET", "/events":
             start_response("200 OK", [("Content-Type", "text/event-stream")])
-            return events()
+            return events(query)
         case "POST", "/upload":
             return answer(start_response, b"got %d" % upload(environ["wsgi.input"]))
         case _:
@@ -32,9 +33,12 @@ def answer(start_response, body, status="200 OK"):
     return [body]
 
 
-def events():
-    while True:
-        time.sleep(0.02)
+def events(query):
+    gap = int(query.get("gap", ["20"])[0]) / 1000
+    # Without a count there is no end.
+    numbers = range(int(query["count"][0])) if "count" in query else itertools.count()
+    for _ in numbers:
+        time.sleep(gap)
         yield b"data: more\n\n"
 
 

@@ -1,11 +1,16 @@
 #!/bin/sh
-# nginx in the foreground: serve.sh PORT FOLDER. It answers GET /, /fast and /big/16. The folder is
-# for what it writes, and has to be readable by the user that its workers become.
+# nginx in the foreground: serve.sh PORT FOLDER [reuseport]. It answers GET /, /fast, /big/16 and /slow,
+# which is 384 KiB within some 150 ms. The folder is for what it writes, and has to be readable by the user
+# that its workers become. With the third word each worker listens on a socket of its own.
 set -eu
 
 folder=$2/$1
 mkdir -p "$folder/big" "$folder/temporary"
-head -c 16777216 /dev/zero | tr '\0' x >"$folder/big/16"
+# Another one may be reading them.
+if [ ! -e "$folder/big/16" ]; then
+    head -c 16777216 /dev/zero | tr '\0' x >"$folder/big/16"
+    head -c 393216 /dev/zero | tr '\0' x >"$folder/slow"
+fi
 cat >"$folder/nginx.conf" <<CONF
 daemon off;
 pid $folder/pid;
@@ -20,10 +25,11 @@ http {
     uwsgi_temp_path $folder/temporary;
     scgi_temp_path $folder/temporary;
     server {
-        listen 127.0.0.1:$1;
+        listen 127.0.0.1:$1${3:+ $3};
         root $folder;
         location = / { return 200 ok; }
         location = /fast { return 200 ok; }
+        location = /slow { limit_rate 2m; }
     }
 }
 CONF

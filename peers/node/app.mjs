@@ -17,7 +17,7 @@ export const server = createServer(async (request, response) => {
     case 'GET /big':
       return big(response, Number(searchParams.get('mib')));
     case 'GET /events':
-      return events(response);
+      return events(response, searchParams);
     case 'POST /upload':
       return upload(request, response);
     default:
@@ -35,9 +35,14 @@ function big(response, mib) {
   pipeline(Readable.from(chunks()), response, () => {});
 }
 
-function events(response) {
+function events(response, query) {
   response.setHeader('Content-Type', 'text/event-stream');
-  const timer = setInterval(() => response.write('data: more\n\n'), 20);
+  // Without a count there is no end.
+  let left = Number(query.get('count') ?? Infinity);
+  const timer = setInterval(() => {
+    response.write('data: more\n\n');
+    if (--left === 0) response.end();
+  }, Number(query.get('gap') ?? 20));
   response.on('close', () => clearInterval(timer));
 }
 

@@ -1,6 +1,7 @@
 """An ASGI application for uvicorn, which stops by itself at SIGTERM and SIGINT."""
 
 import asyncio
+import itertools
 from urllib.parse import parse_qs
 
 CHUNK = b"x" * (64 * 1024)
@@ -19,7 +20,7 @@ async def app(scope, receive, send):
         case "GET", "/big":
             await big(send, int(query["mib"][0]) * 2**20)
         case "GET", "/events":
-            await events(send)
+            await events(send, query)
         case "POST", "/upload":
             await answer(send, b"got %d" % await upload(receive))
         case _:
@@ -51,12 +52,16 @@ async def big(send, length):
     await send({"type": "http.response.body", "body": b""})
 
 
-async def events(send):
+async def events(send, query):
+    gap = int(query.get("gap", ["20"])[0]) / 1000
+    # Without a count there is no end.
+    numbers = range(int(query["count"][0])) if "count" in query else itertools.count()
     headers = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    while True:
-        await asyncio.sleep(0.02)
+    for _ in numbers:
+        await asyncio.sleep(gap)
         await send({"type": "http.response.body", "body": b"data: more\n\n", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def upload(receive):

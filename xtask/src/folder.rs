@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -18,6 +19,15 @@ impl Folder {
         let folder = env::temp_dir().join(format!("sundown-{chore}-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("could not make {}", folder.display()))?;
         Ok(Self(folder))
+    }
+
+    /// Lets everybody read it: the workers of a server may have become another user.
+    ///
+    /// # Errors
+    /// When its mode cannot be changed.
+    pub(crate) fn open(&self) -> anyhow::Result<()> {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&self.0, open).context("could not open the folder to others")
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -4,6 +4,8 @@
 //! Every client connects for each request, with bytes of its own and no second try. Beside each server the
 //! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
 
+pub(crate) mod server;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,9 +16,9 @@ use sundown_verify::process::{Ended, Spawn, free_port};
 use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
 
 use crate::folder::Folder;
-use crate::peers::{self, Peer};
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
+use server::Server;
 
 /// Stop, restart and kill servers under `sundown run`, and count what their clients notice
 #[derive(clap::Args)]
@@ -30,12 +32,13 @@ pub(crate) struct Arguments {
     /// How many SIGKILLs of each server, under load
     #[arg(long, value_name = "N", default_value_t = 10, env = "XTASK_KILLS")]
     kills: u32,
-    /// Servers to guard: names of peers/README.md
+    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport
     #[arg(
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,spring"
+        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,gunicorn-sync,python-threads,nginx,nginx-reuseport,spring",
+        env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,
     /// Print JSON instead of a table
@@ -46,8 +49,9 @@ pub(crate) struct Arguments {
 /// How long anything may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many clients ask for what, each on a connection of its own.
-const CLIENTS: [(&str, usize); 2] = [("/fast", 8), ("/slow?ms=150", 4)];
+/// How many clients ask for what is answered at once, and for what takes a while, each on a connection of
+/// its own.
+const CLIENTS: [usize; 2] = [8, 4];
 
 type Loads = [Load; CLIENTS.len()];
 
@@ -91,7 +95,7 @@ impl Noticed {
 impl Row {
     /// Who is refused after a stop began was told so; a killed process takes with it what was in flight.
     fn holds(&self, kills: u32) -> bool {
-        let in_flight: usize = CLIENTS.iter().map(|(_, clients)| clients).sum();
+        let in_flight: usize = CLIENTS.iter().sum();
         self.stops.lost == 0
             && self.restarts.lost + self.restarts.refused == 0
             && self.kills.refused == 0
@@ -101,35 +105,23 @@ impl Row {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--quiet", "--release", "--package", "sundown-cli"]);
-    anyhow::ensure!(cargo.status()?.success(), "the command could not be built");
-    let mut servers = Vec::new();
-    for name in &arguments.servers {
-        let peer = peers::find(name)?;
-        match peer.missing_toolchain() {
-            Some(missing) => eprintln!("skipped: {missing}"),
-            None => {
-                peer.build(workspace)?;
-                servers.push(peer);
-            }
-        }
-    }
+    build_command(workspace)?;
+    let folder = Folder::new("guarded")?;
+    folder.open()?;
+    let servers = Server::choose(workspace, folder.path(), &arguments.servers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let folder = Folder::new("guarded")?;
     let run_dir = folder.path().join("guards");
     let mut rows = Vec::new();
-    for peer in servers {
+    for server in &servers {
         let measuring = Measuring {
-            workspace,
             arguments,
-            peer,
+            server,
             run_dir: &run_dir,
         };
         let row = runtime.block_on(measuring.row());
-        rows.push(row.with_context(|| peer.framework)?);
+        rows.push(row.with_context(|| server.framework)?);
     }
     progress::clear();
     match arguments.json {
@@ -142,10 +134,20 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     })
 }
 
+/// Builds the command whose guard is measured.
+///
+/// # Errors
+/// When it does not build.
+pub(crate) fn build_command(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["build", "--quiet", "--release", "--package", "sundown-cli"]);
+    anyhow::ensure!(cargo.status()?.success(), "the command could not be built");
+    Ok(())
+}
+
 struct Measuring<'a> {
-    workspace: &'a Workspace,
     arguments: &'a Arguments,
-    peer: &'static Peer,
+    server: &'a Server<'a>,
     /// Where the guard has its socket.
     run_dir: &'a Path,
 }
@@ -153,7 +155,7 @@ struct Measuring<'a> {
 impl Measuring<'_> {
     async fn row(&self) -> anyhow::Result<Row> {
         let mut row = Row {
-            server: self.peer.framework.to_owned(),
+            server: self.server.framework.to_owned(),
             ..Row::default()
         };
         for number in 0..self.arguments.stops {
@@ -177,7 +179,7 @@ impl Measuring<'_> {
     }
 
     fn progress(&self, what: &str, number: u32) {
-        progress::line(&format!("{}: {what} {}", self.peer.framework, number + 1));
+        progress::line(&format!("{}: {what} {}", self.server.framework, number + 1));
     }
 
     async fn stop(&self, guarded: bool, row: &mut Row) -> anyhow::Result<()> {
@@ -217,11 +219,12 @@ impl Measuring<'_> {
         for number in 0..self.arguments.kills {
             self.progress("kill", number);
             pause().await;
-            let before = self.current()?;
+            let before = self.server.current(self.run_dir)?;
             // SAFETY: it sends a signal; the guard, which has named the process, reaps it.
             unsafe { libc::kill(before, libc::SIGKILL) };
             let began = std::time::Instant::now();
-            while !self.current().is_ok_and(|now| now != before) {
+            let current = || self.server.current(self.run_dir);
+            while !current().is_ok_and(|now| now != before) {
                 anyhow::ensure!(began.elapsed() < LIMIT, "nothing takes its place");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -230,24 +233,6 @@ impl Measuring<'_> {
         server.signal(libc::SIGTERM)?;
         server.wait_exit(LIMIT).await?;
         Ok(())
-    }
-
-    /// The process that takes what connects.
-    fn current(&self) -> anyhow::Result<i32> {
-        let output = std::process::Command::new(self.workspace.target.join("release/sundown"))
-            .args(["status", "--json"])
-            .env("SUNDOWN_RUN_DIR", self.run_dir)
-            .output()?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let generations = answer["status"]["generations"].as_array();
-        let current = generations
-            .into_iter()
-            .flatten()
-            .find(|generation| generation["state"] == "current");
-        let pid = current.and_then(|current| current["pid"].as_i64());
-        Ok(i32::try_from(
-            pid.context("no process takes what connects")?,
-        )?)
     }
 
     /// What is done where nothing guards: it ends, and is started again at once.
@@ -268,24 +253,23 @@ impl Measuring<'_> {
         let target = free_port()?;
         let mut server = self.spawn(guarded, target.port()).start()?;
         server.wait_listening(target, LIMIT).await?;
-        let loads = CLIENTS.map(|(path, clients)| {
+        let load = |path: &'static str, clients| {
             let plan = Plan::against(target).with(Kind::NewConnection, clients);
             let requests = Requests::every(move |_| Request::get(path));
             Load::start(Plan { requests, ..plan })
-        });
+        };
+        let [at_once, slow] = CLIENTS;
+        let loads = [load("/fast", at_once), load(self.server.slow(), slow)];
         Ok((server, loads, target.port()))
     }
 
     fn spawn(&self, guarded: bool, port: u16) -> Spawn {
-        let command = self.peer.command(self.workspace, port);
-        if !guarded {
-            return Spawn::new(command.get_program()).args(command.get_args());
+        match guarded {
+            true => self
+                .server
+                .guarded(port, self.run_dir, &["--quiet", "300ms"]),
+            false => self.server.plain(port),
         }
-        Spawn::new(self.workspace.target.join("release/sundown"))
-            .env("SUNDOWN_RUN_DIR", self.run_dir)
-            .args(["run", "--quiet", "300ms", "--"])
-            .arg(command.get_program())
-            .args(command.get_args())
     }
 }
 

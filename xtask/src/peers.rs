@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) stop: Stop,
     /// Whether it speaks HTTP/2 without TLS as its documentation sets it up.
     pub(crate) http2: bool,
+    /// Whether `/events` has a gap and a count.
+    pub(crate) paced: bool,
     /// Whether it answers `/ws`.
     pub(crate) ws: bool,
     /// A gRPC call that it streams, if it has one.
@@ -60,9 +62,11 @@ enum Language {
     Npm,
     /// A Maven project, which makes one jar.
     Maven,
-    /// A package of the same name in an environment of its own, with these arguments and then those
-    /// that name the port and the application in `peers/NAME/server.py`.
-    Python(&'static [&'static str]),
+    /// A package in an environment of its own, with these arguments and then those that name the port and
+    /// the application in `peers/PACKAGE/server.py`; peers of one package share both.
+    Python(&'static str, &'static [&'static str]),
+    /// A script `peers/NAME/server.py` that needs nothing but Python.
+    Script,
 }
 
 /// What a peer does at SIGTERM.
@@ -81,22 +85,24 @@ pub(crate) enum Stop {
 /// Every peer.
 #[rustfmt::skip] // A table reads best with a row a line.
 pub(crate) const PEERS: &[Peer] = &[
-    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, tls: false, probes: None },
-    Peer { name: "axum-server", framework: "axum-server", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: None, tls: true, probes: None },
-    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, ws: true, grpc: Some("/grpc.health.v1.Health/Watch"), tls: true, probes: None },
-    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, ws: false, grpc: None, tls: false, probes: Some(ACTUATOR) },
-    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python(&["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python(&["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "axum", framework: "axum", language: Language::Rust, stop: Stop::Graceful, http2: true, paced: false, ws: true, grpc: None, tls: false, probes: None },
+    Peer { name: "axum-server", framework: "axum-server", language: Language::Rust, stop: Stop::Graceful, http2: true, paced: false, ws: true, grpc: None, tls: true, probes: None },
+    Peer { name: "actix", framework: "actix-web", language: Language::Rust, stop: Stop::Graceful, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "hyper", framework: "hyper", language: Language::Rust, stop: Stop::ByKernel, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "sundown", framework: "sundown", language: Language::Rust, stop: Stop::Graceful, http2: true, paced: false, ws: true, grpc: Some("/grpc.health.v1.Health/Watch"), tls: true, probes: None },
+    Peer { name: "go-net-http", framework: "Go net/http", language: Language::Go("go-net-http"), stop: Stop::Graceful, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gin", framework: "Gin", language: Language::Go("gin"), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gin-default", framework: "Gin, Run", language: Language::Go("gin"), stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "beego", framework: "Beego", language: Language::Go("beego"), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: Some(ACTUATOR) },
+    Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python("uvicorn", &["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python("gunicorn", &["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "gunicorn-sync", framework: "gunicorn, sync", language: Language::Python("gunicorn", &["--workers=4", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "python-threads", framework: "Python http.server", language: Language::Script, stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
 ];
 
 /// The probes of Spring Boot's actuator.
@@ -153,11 +159,12 @@ impl Peer {
                 &["--version"],
                 "install a JDK 17 or newer, and Maven",
             ),
-            Language::Python(_) => (
+            Language::Python(..) => (
                 &["python3"],
                 &["-c", "import ensurepip, venv"],
                 "install Python 3.10 or newer, with venv",
             ),
+            Language::Script => (&["python3"], &["--version"], "install Python 3.10 or newer"),
         };
         let is_missing = |program: &&&str| {
             let answer = Command::new(program).args(arguments).output();
@@ -225,23 +232,33 @@ impl Peer {
                     .into(),
                 format!("--server.port={port}").into(),
             ],
-            Language::Python(arguments) => {
-                let mut words = vec![self.installation(workspace).join("bin").join(name).into()];
+            Language::Python(package, arguments) => {
+                let program = self.installation(workspace).join("bin").join(package);
+                let mut words = vec![program.into()];
                 words.extend(arguments.iter().map(OsString::from));
-                words.push(folder.into());
-                words.extend(match name {
+                words.push(root.join("peers").join(package).into());
+                words.extend(match package {
                     "gunicorn" => ["--bind".into(), format!("127.0.0.1:{port}").into()],
                     _ => ["--port".into(), port.into()],
                 });
                 words.push("server:app".into());
                 words
             }
+            Language::Script => vec![
+                "python3".into(),
+                folder.join("server.py").into(),
+                port.into(),
+            ],
         }
     }
 
     /// Where a peer is built or its packages are installed.
     fn installation(&self, workspace: &Workspace) -> PathBuf {
-        workspace.target.join("peers").join(self.name)
+        let name = match self.language {
+            Language::Python(package, _) => package,
+            _ => self.name,
+        };
+        workspace.target.join("peers").join(name)
     }
 
     /// Copies the files of the peer's folder to where its packages are installed.
@@ -277,7 +294,7 @@ impl Peer {
                     .current_dir(peers.join(module));
                 vec![go]
             }
-            Language::Node => Vec::new(),
+            Language::Node | Language::Script => Vec::new(),
             Language::Npm => {
                 let mut npm = Command::new("npm");
                 npm.args(["ci", "--no-audit", "--no-fund", "--prefer-offline"])
@@ -296,14 +313,14 @@ impl Peer {
                 mvn.arg(target).stdout(io::stderr()).current_dir(folder);
                 vec![mvn]
             }
-            Language::Python(_) => {
+            Language::Python(package, _) => {
                 let environment = self.installation(workspace);
                 let mut venv = Command::new("python3");
                 venv.args(["-m", "venv"]).arg(&environment);
                 let mut pip = Command::new(environment.join("bin/pip"));
                 pip.args(["install", "--quiet", "--disable-pip-version-check"]);
                 pip.arg("--requirement")
-                    .arg(folder.join("requirements.txt"));
+                    .arg(peers.join(package).join("requirements.txt"));
                 vec![venv, pip]
             }
         }
@@ -319,7 +336,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, axum-server, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn"#
+            r#"there is no peer "apache": take one of axum, axum-server, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn, gunicorn-sync, python-threads"#
         );
     }
 

@@ -122,6 +122,11 @@ fn keeps_contract(workspace: &Workspace, peer: &Peer) -> anyhow::Result<(ExitSta
             ensure!(answer.status == 200, "{path}: status {}", answer.status);
         }
     }
+    if peer.paced {
+        let path = "/events?gap=20&count=3";
+        let events = b"data: more\n\n".repeat(3);
+        expect(path, connection.get(path), &events)?;
+    }
     stops(peer, &mut process, connection)
 }
 

@@ -1,6 +1,7 @@
 //! The smallest HTTP/1.1 client that can check a peer: one connection, its own bytes.
 //!
-//! Never retries and never reconnects: what the peer does with this connection is the finding.
+//! Never retries, and connects again only where an answer has said that its connection ends: what the peer
+//! does with it is the finding.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -14,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A keep-alive connection to a peer.
 pub(super) struct Connection {
     stream: BufReader<TcpStream>,
+    address: SocketAddr,
+    /// The last answer said that nothing follows it.
+    is_over: bool,
 }
 
 /// What the peer answered.
@@ -21,17 +25,24 @@ pub(super) struct Connection {
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
+    /// Whether it says that its connection ends.
+    closes: bool,
 }
 
 impl Connection {
     /// Connects to the peer on this port.
     pub(super) fn open(port: u16) -> io::Result<Self> {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self::to(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    fn to(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
             stream: BufReader::new(stream),
+            address,
+            is_over: false,
         })
     }
 
@@ -58,7 +69,9 @@ impl Connection {
 
     /// Reads one answer.
     pub(super) fn receive(&mut self) -> anyhow::Result<Response> {
-        read_response(&mut self.stream)
+        let response = read_response(&mut self.stream)?;
+        self.is_over = response.closes;
+        Ok(response)
     }
 
     /// Returns whether nothing at all came in within `limit`.
@@ -74,6 +87,9 @@ impl Connection {
     }
 
     fn send(&mut self, head: &str, body: &[u8]) -> anyhow::Result<()> {
+        if self.is_over {
+            *self = Self::to(self.address).context("could not connect again")?;
+        }
         let stream = self.stream.get_mut();
         stream
             .write_all(head.as_bytes())
@@ -90,7 +106,7 @@ fn read_response(input: &mut impl BufRead) -> anyhow::Result<Response> {
         .nth(1)
         .and_then(|code| code.parse().ok());
     let status = status.with_context(|| format!("no status in {status_line:?}"))?;
-    let mut framing = None;
+    let (mut framing, mut closes) = (None, false);
     loop {
         let line = read_line(input)?;
         let Some((name, value)) = line.split_once(':') else {
@@ -99,6 +115,7 @@ fn read_response(input: &mut impl BufRead) -> anyhow::Result<Response> {
         match (name.to_ascii_lowercase().as_str(), value.trim()) {
             ("content-length", length) => framing = Some(Framing::Length(length.parse()?)),
             ("transfer-encoding", "chunked") => framing = Some(Framing::Chunked),
+            ("connection", "close") => closes = true,
             _ => {}
         }
     }
@@ -107,7 +124,11 @@ fn read_response(input: &mut impl BufRead) -> anyhow::Result<Response> {
         Some(Framing::Chunked) => read_chunks(input)?,
         None => bail!("the answer's body has no length and no chunks"),
     };
-    Ok(Response { status, body })
+    Ok(Response {
+        status,
+        body,
+        closes,
+    })
 }
 
 enum Framing {

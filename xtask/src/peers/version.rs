@@ -69,12 +69,13 @@ impl Peer {
                 let java = java.split(' ').nth(1).unwrap_or(&java);
                 Ok(format!("{version}, Java {java}"))
             }
-            Language::Python(_) => {
-                let requirements = read(&format!("peers/{name}/requirements.txt"))?;
+            Language::Python(package, _) => {
+                let requirements = read(&format!("peers/{package}/requirements.txt"))?;
                 let version = requirements.trim().rsplit("==").next().unwrap_or_default();
                 let python = said(Command::new("python3").arg("--version"))?;
                 Ok(format!("{version}, {python}"))
             }
+            Language::Script => said(Command::new("python3").arg("--version")),
         }
     }
 }

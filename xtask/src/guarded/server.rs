@@ -1,0 +1,154 @@
+//! What can be put under `sundown run` here: the peers, and nginx, which answers what it can.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use sundown_verify::process::Spawn;
+
+use crate::peers::{self, Peer};
+use crate::workspace::Workspace;
+
+/// A server, and where it may write.
+pub(crate) struct Server<'a> {
+    pub(crate) framework: &'static str,
+    kind: Kind,
+    workspace: &'a Workspace,
+    folder: &'a Path,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Peer(&'static Peer),
+    /// What follows `listen` in its configuration.
+    Nginx(Option<&'static str>),
+}
+
+const NGINX: [(&str, &str, Option<&str>); 2] = [
+    ("nginx", "nginx", None),
+    ("nginx-reuseport", "nginx, reuseport", Some("reuseport")),
+];
+
+impl<'a> Server<'a> {
+    /// Finds and builds servers by their names; says on stderr which this machine cannot have.
+    ///
+    /// # Errors
+    /// When there is none of a name, or it cannot be built.
+    pub(crate) fn choose(
+        workspace: &'a Workspace,
+        folder: &'a Path,
+        names: &[String],
+    ) -> anyhow::Result<Vec<Self>> {
+        let mut chosen = Vec::new();
+        for name in names {
+            let server = Self::find(workspace, folder, name)?;
+            match server.missing() {
+                Some(missing) => eprintln!("skipped: {missing}"),
+                None => {
+                    if let Kind::Peer(peer) = server.kind {
+                        peer.build(workspace)?;
+                    }
+                    chosen.push(server);
+                }
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn find(workspace: &'a Workspace, folder: &'a Path, name: &str) -> anyhow::Result<Self> {
+        let nginx = NGINX.into_iter().find(|(known, ..)| *known == name);
+        let (framework, kind) = match nginx {
+            Some((_, framework, listen)) => (framework, Kind::Nginx(listen)),
+            None => {
+                let peer = peers::find(name)?;
+                (peer.framework, Kind::Peer(peer))
+            }
+        };
+        Ok(Self {
+            framework,
+            kind,
+            workspace,
+            folder,
+        })
+    }
+
+    fn missing(&self) -> Option<String> {
+        match self.kind {
+            Kind::Peer(peer) => peer.missing_toolchain(),
+            Kind::Nginx(_) => {
+                let there = Command::new("nginx").arg("-v").output().is_ok();
+                let missing = "nginx is missing: install Debian's package nginx-light";
+                (!there).then(|| missing.to_owned())
+            }
+        }
+    }
+
+    /// A path that takes it some 150 ms.
+    pub(crate) fn slow(&self) -> &'static str {
+        match self.kind {
+            Kind::Peer(_) => "/slow?ms=150",
+            Kind::Nginx(_) => "/slow",
+        }
+    }
+
+    /// Whether it keeps the whole contract of the peers.
+    pub(crate) fn is_peer(&self) -> bool {
+        matches!(self.kind, Kind::Peer(_))
+    }
+
+    /// Whether it has events with a gap and a count.
+    pub(crate) fn is_paced(&self) -> bool {
+        matches!(self.kind, Kind::Peer(peer) if peer.paced)
+    }
+
+    /// As it is by itself.
+    pub(crate) fn plain(&self, port: u16) -> Spawn {
+        let words = self.words(port);
+        Spawn::new(&words[0]).args(&words[1..]).own_group()
+    }
+
+    /// Under the guard, with these options, whose socket is in `run_dir`.
+    pub(crate) fn guarded(&self, port: u16, run_dir: &Path, options: &[&str]) -> Spawn {
+        Spawn::new(self.workspace.target.join("release/sundown"))
+            .env("SUNDOWN_RUN_DIR", run_dir)
+            .arg("run")
+            .args(options)
+            .arg("--")
+            .args(self.words(port))
+    }
+
+    /// The process that takes what connects, by the word of the guard whose socket is in `run_dir`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn current(&self, run_dir: &Path) -> anyhow::Result<i32> {
+        let output = Command::new(self.workspace.target.join("release/sundown"))
+            .args(["status", "--json"])
+            .env("SUNDOWN_RUN_DIR", run_dir)
+            .output()?;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let generations = answer["status"]["generations"].as_array();
+        let current = generations
+            .into_iter()
+            .flatten()
+            .find(|generation| generation["state"] == "current");
+        let pid = current.and_then(|current| current["pid"].as_i64());
+        Ok(i32::try_from(
+            pid.context("no process takes what connects")?,
+        )?)
+    }
+
+    fn words(&self, port: u16) -> Vec<OsString> {
+        let port = port.to_string();
+        match self.kind {
+            Kind::Peer(peer) => peer.words(self.workspace, &port),
+            Kind::Nginx(listen) => {
+                let script = self.workspace.root.join("peers/nginx/serve.sh");
+                let mut words = vec![script.into(), port.into(), self.folder.into()];
+                words.extend(listen.map(OsString::from));
+                words
+            }
+        }
+    }
+}
