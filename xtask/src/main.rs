@@ -14,6 +14,7 @@ mod guarded;
 mod instants;
 mod misbehave;
 mod open_files;
+mod orphans;
 mod peer;
 mod peers;
 mod planted;
@@ -50,6 +51,7 @@ enum Chore {
     Fuzz(fuzz::Arguments),
     Instants(instants::Arguments),
     Misbehave(misbehave::Arguments),
+    Orphans(orphans::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
@@ -90,6 +92,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Misbehave(arguments) => misbehave::run(&workspace, &arguments),
+        Chore::Orphans(arguments) => orphans::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),

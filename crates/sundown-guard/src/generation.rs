@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::letters::{self, Order, To, Word};
-use crate::{Guard, kin, sys};
+use crate::{Guard, OnGuardDeath, kin, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
@@ -244,6 +244,11 @@ impl Generation {
     /// Sends a signal; whoever is gone does not hear it.
     pub(crate) fn signal(&self, signal: i32, to: To) {
         let _ = letters::send(self.letters.get_ref(), &Order::Signal { signal, to }, None);
+    }
+
+    /// Says what becomes of it from now on if this process is killed.
+    pub(crate) fn outlives(&self, setting: OnGuardDeath) {
+        let _ = letters::send(self.letters.get_ref(), &Order::Outlives(setting), None);
     }
 
     /// Lets nothing of it outlive this process, even if that is killed now.

@@ -194,6 +194,7 @@ impl Keeper {
         };
         match letters::receive(guard) {
             Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(Some((Order::Outlives(setting), _))) => self.on_guard_death = setting,
             Ok(Some((Order::Stops, _))) => self.stops = true,
             Ok(Some((Order::Closed, socket))) => self.go_on(socket),
             Ok(Some((Order::Start { .. } | Order::Inherit { .. }, _))) => {}

@@ -15,6 +15,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::OnGuardDeath;
+
 /// The longest message: a note of what a system call said.
 const LONGEST: usize = 4096;
 
@@ -27,6 +29,8 @@ pub(crate) enum Order {
     Start { shared: Vec<SocketAddr> },
     /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
     Closed,
+    /// What becomes of it from now on if the guard is killed.
+    Outlives(OnGuardDeath),
     /// The service stops: should the guard end before it, nothing is to be left.
     Stops,
     /// Sends a signal.

@@ -28,12 +28,14 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use control::{Answer, AskError, Verb, ask, is_name, is_running, name_of};
 pub use keeper::keep;
 pub use status::{GenerationStatus, State, Status};
 
 /// What becomes of the application if the guard is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum OnGuardDeath {
     /// It is told to stop, and killed ten seconds later.
     #[default]

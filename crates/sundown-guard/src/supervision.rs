@@ -17,7 +17,7 @@ use crate::keeper::exit_code;
 use crate::retiring::{CutOff, Retired, Retirees, kill, retire};
 use crate::status::{GenerationStatus, State, Status};
 use crate::steering::{fence, steer_to};
-use crate::{Guard, Restart};
+use crate::{Guard, OnGuardDeath, Restart};
 
 /// The pause before an application that has crashed is started again: none at first, then this, and so on up
 /// to the longest. One that has lived longer than that begins anew.
@@ -223,6 +223,8 @@ impl Supervision {
         let number = self.latest;
         match Generation::start(&self.guard, number, before) {
             Ok(generation) => {
+                // Who lives on without the guard is the one that takes what connects, and nobody beside it.
+                generation.outlives(OnGuardDeath::Stop);
                 self.say(&format!("restart: generation {number} is started"));
                 let since = Instant::now();
                 self.next = Some(Next {
@@ -271,6 +273,8 @@ impl Supervision {
         let old_one = std::mem::replace(&mut self.current, next.generation);
         self.since = Instant::now();
         self.steer_to_current();
+        self.current.outlives(self.guard.on_guard_death);
+        old_one.outlives(OnGuardDeath::Stop);
         if self.respawn_at.take().is_some() {
             self.part_with(old_one);
         } else {
