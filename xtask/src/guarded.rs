@@ -4,6 +4,7 @@
 //! Every client connects for each request, with bytes of its own and no second try. Beside each server the
 //! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use anyhow::Context;
 use rand::Rng;
 use serde::Serialize;
 use sundown_verify::process::{Ended, Spawn, free_port};
-use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
+use sundown_verify::{Declined, Kind, Load, Plan, Process, Refuse, Request, Requests};
 
 use crate::folder::Folder;
 use crate::peers::{self, Peer};
@@ -38,6 +39,12 @@ pub(crate) struct Arguments {
         default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,spring"
     )]
     servers: Vec<String>,
+    /// Guard as an ordinary user without capabilities, if this runs as root
+    #[arg(long, env = "XTASK_ORDINARY_USER")]
+    ordinary_user: bool,
+    /// Deny pidfd_getfd to the guard, as most containers do
+    #[arg(long, env = "XTASK_DENY_DESCRIPTORS")]
+    deny_descriptors: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -48,6 +55,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// How many clients ask for what, each on a connection of its own.
 const CLIENTS: [(&str, usize); 2] = [("/fast", 8), ("/slow?ms=150", 4)];
+
+/// A user and a group without any rights.
+const NOBODY: u32 = 65534;
 
 type Loads = [Load; CLIENTS.len()];
 
@@ -120,6 +130,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         .build()?;
     let folder = Folder::new("guarded")?;
     let run_dir = folder.path().join("guards");
+    if arguments.ordinary_user {
+        std::fs::create_dir(&run_dir)?;
+        std::os::unix::fs::chown(&run_dir, Some(NOBODY), Some(NOBODY))?;
+    }
     let mut rows = Vec::new();
     for peer in servers {
         let measuring = Measuring {
@@ -232,9 +246,24 @@ impl Measuring<'_> {
         Ok(())
     }
 
+    /// The command, as the user that guards.
+    fn sundown(&self) -> Vec<OsString> {
+        let mut words = Vec::new();
+        if self.arguments.ordinary_user {
+            let user = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+            words.push("setpriv".into());
+            words.extend(user.map(OsString::from));
+            words.extend(["--clear-groups", "--"].map(OsString::from));
+        }
+        words.push(self.workspace.target.join("release/sundown").into());
+        words
+    }
+
     /// The process that takes what connects.
     fn current(&self) -> anyhow::Result<i32> {
-        let output = std::process::Command::new(self.workspace.target.join("release/sundown"))
+        let mut words = self.sundown().into_iter();
+        let output = std::process::Command::new(words.next().unwrap_or_default())
+            .args(words)
             .args(["status", "--json"])
             .env("SUNDOWN_RUN_DIR", self.run_dir)
             .output()?;
@@ -281,7 +310,14 @@ impl Measuring<'_> {
         if !guarded {
             return Spawn::new(command.get_program()).args(command.get_args());
         }
-        Spawn::new(self.workspace.target.join("release/sundown"))
+        let refuse = match self.arguments.deny_descriptors {
+            true => Refuse::Descriptors,
+            false => Refuse::Nothing,
+        };
+        let mut words = self.sundown().into_iter();
+        Spawn::new(words.next().unwrap_or_default())
+            .args(words)
+            .refuse(refuse)
             .env("SUNDOWN_RUN_DIR", self.run_dir)
             .args(["run", "--quiet", "300ms", "--"])
             .arg(command.get_program())
