@@ -4,6 +4,7 @@
 //! and outlives the guard: a `listen` never waits for somebody who is gone. One thread, nothing but waiting.
 
 mod intercept;
+mod privileges;
 mod swap;
 
 use std::ffi::OsString;
@@ -83,6 +84,7 @@ impl Keeper {
             stops: false,
             until: None,
         };
+        let program = command.first().cloned().unwrap_or_default();
         match launch(command) {
             Ok(Launched {
                 pid,
@@ -93,7 +95,7 @@ impl Keeper {
                 keeper.calls = calls.map(|calls| Calls::new(calls, shared, inherited));
                 keeper.tell(&Word::Started { pid, unheard }, None);
                 let replaced = keeper.calls.as_ref().and_then(|_| swap::is_needed(pid));
-                if let Some(text) = replaced {
+                for text in replaced.into_iter().chain(privileges::lost(&program, pid)) {
                     keeper.tell(&Word::Note { text }, None);
                 }
             }
@@ -213,7 +215,13 @@ impl Keeper {
             return Ok(());
         };
         match letters::receive(guard) {
-            Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(Some((Order::Signal { signal, to }, _))) => {
+                self.signal(signal, to);
+                if (signal, to) == (libc::SIGKILL, To::All) {
+                    // Whoever is born meanwhile is no exception.
+                    self.until = Some(Instant::now());
+                }
+            }
             Ok(Some((Order::Outlives(setting), _))) => self.on_guard_death = setting,
             Ok(Some((Order::Stops, _))) => self.stops = true,
             Ok(Some((Order::Closed, socket))) => self.go_on(socket),
