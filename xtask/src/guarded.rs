@@ -5,6 +5,7 @@
 //! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
 
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -131,7 +132,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let folder = Folder::new("guarded")?;
     let run_dir = folder.path().join("guards");
     if arguments.ordinary_user {
-        std::fs::create_dir(&run_dir)?;
+        std::fs::DirBuilder::new().mode(0o700).create(&run_dir)?;
         std::os::unix::fs::chown(&run_dir, Some(NOBODY), Some(NOBODY))?;
     }
     let mut rows = Vec::new();

@@ -101,6 +101,21 @@ struct Row {
 }
 
 impl Row {
+    fn new(on_guard_death: Setting, killed_during: Phase) -> Self {
+        Self {
+            on_guard_death,
+            killed_during,
+            kills: 0,
+            over_before: 0,
+            lived_on: 0,
+            unlike_setting: 0,
+            frozen: 0,
+            left: 0,
+            failed_calls: 0,
+            examples: Vec::new(),
+        }
+    }
+
     fn holds(&self) -> bool {
         self.unlike_setting == 0 && self.frozen == 0 && self.left == 0 && self.failed_calls == 0
     }
@@ -173,18 +188,7 @@ impl Killing<'_> {
     async fn rows(&self, arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for on_guard_death in SETTINGS {
-            rows.extend(PHASES.map(|killed_during| Row {
-                on_guard_death,
-                killed_during,
-                kills: 0,
-                over_before: 0,
-                lived_on: 0,
-                unlike_setting: 0,
-                frozen: 0,
-                left: 0,
-                failed_calls: 0,
-                examples: Vec::new(),
-            }));
+            rows.extend(PHASES.map(|phase| Row::new(on_guard_death, phase)));
         }
         let mut rng = StdRng::seed_from_u64(arguments.seed);
         let spans = self.spans().await?;
@@ -527,4 +531,49 @@ fn print(rows: &[Row], seed: u64) {
         }
     }
     println!("seed {seed}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_left_or_fails_breaks_the_promise() {
+        let spoil: [fn(&mut Row); 4] = [
+            |row| row.unlike_setting = 1,
+            |row| row.frozen = 1,
+            |row| row.left = 1,
+            |row| row.failed_calls = 1,
+        ];
+        for spoil in spoil {
+            let mut row = Row::new(Setting::Keep, Phase::Restart);
+            row.lived_on = 1;
+            assert!(row.holds());
+            spoil(&mut row);
+            assert!(!row.holds(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_found_by_its_mark_and_seen_to_be_frozen() {
+        let mark = format!("test-{}", std::process::id());
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .env(MARK, &mark)
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        assert_eq!(marked(&mark), [pid]);
+        assert!(!is_frozen(pid) && !has_ended(pid));
+        let mut status = 0;
+        // SAFETY: it is our child, and `status` outlives the call.
+        unsafe {
+            libc::kill(pid as libc::pid_t, libc::SIGSTOP);
+            libc::waitpid(pid as libc::pid_t, &raw mut status, libc::WUNTRACED);
+        }
+        assert!(is_frozen(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(pid) && marked(&mark).is_empty());
+    }
 }
