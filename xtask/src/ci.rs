@@ -52,6 +52,7 @@ const STEPS: &[Step] = &[
     Step { name: "restarts", check: Cargo(&[], "xtask restarts --restarts 3 --thinkers 20 --think 3s --kept 2") },
     Step { name: "guarded", check: Cargo(&[], "xtask guarded --servers gin-default,node-default,gunicorn --stops 1 --restarts 2 --kills 1") },
     Step { name: "patience", check: Cargo(&[], "xtask patience --servers node-default --restarts 2 --each 5 --held 10 --handshakes 5 --quiet 1") },
+    Step { name: "orphans", check: Cargo(&[], "xtask orphans --kills 12") },
     Step { name: "fuzz", check: Cargo(&[], "xtask fuzz --seconds 5") },
     Step { name: "misbehave", check: Cargo(&[], "xtask misbehave --each 20") },
     Step { name: "instants", check: Cargo(&[], "xtask instants --instants 5") },

@@ -6,6 +6,7 @@
 
 pub(crate) mod server;
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
 use crate::folder::Folder;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
-use server::Server;
+use server::{NOBODY, Rights, Server};
 
 /// Stop, restart and kill servers under `sundown run`, and count what their clients notice
 #[derive(clap::Args)]
@@ -41,9 +42,25 @@ pub(crate) struct Arguments {
         env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,
+    /// Guard as an ordinary user without capabilities, if this runs as root
+    #[arg(long, env = "XTASK_ORDINARY_USER", conflicts_with = "deny_descriptors")]
+    ordinary_user: bool,
+    /// Deny pidfd_getfd to the guard, as most containers do
+    #[arg(long, env = "XTASK_DENY_DESCRIPTORS")]
+    deny_descriptors: bool,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    fn rights(&self) -> Rights {
+        match (self.ordinary_user, self.deny_descriptors) {
+            (true, _) => Rights::OrdinaryUser,
+            (_, true) => Rights::NoDescriptors,
+            _ => Rights::Ours,
+        }
+    }
 }
 
 /// How long anything may take.
@@ -108,11 +125,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     build_command(workspace)?;
     let folder = Folder::new("guarded")?;
     folder.open()?;
-    let servers = Server::choose(workspace, folder.path(), &arguments.servers)?;
+    let rights = arguments.rights();
+    let servers = Server::choose(workspace, folder.path(), &arguments.servers, rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let run_dir = folder.path().join("guards");
+    if let Rights::OrdinaryUser = rights {
+        std::fs::DirBuilder::new().mode(0o700).create(&run_dir)?;
+        std::os::unix::fs::chown(&run_dir, Some(NOBODY), Some(NOBODY))?;
+    }
     let mut rows = Vec::new();
     for server in &servers {
         let measuring = Measuring {

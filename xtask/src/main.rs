@@ -14,6 +14,7 @@ mod guarded;
 mod instants;
 mod misbehave;
 mod open_files;
+mod orphans;
 mod patience;
 mod peer;
 mod peers;
@@ -52,6 +53,7 @@ enum Chore {
     Instants(instants::Arguments),
     Misbehave(misbehave::Arguments),
     Patience(patience::Arguments),
+    Orphans(orphans::Arguments),
     Peer(peer::Arguments),
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
@@ -93,6 +95,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
         Chore::Misbehave(arguments) => misbehave::run(&workspace, &arguments),
         Chore::Patience(arguments) => patience::run(&workspace, &arguments),
+        Chore::Orphans(arguments) => orphans::run(&workspace, &arguments),
         Chore::Peer(arguments) => peer::run(&workspace, &arguments),
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),

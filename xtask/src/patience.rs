@@ -19,7 +19,7 @@ use sundown_verify::process::{Ended, free_port};
 
 use crate::folder::Folder;
 use crate::guarded::build_command;
-use crate::guarded::server::Server;
+use crate::guarded::server::{Rights, Server};
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -130,7 +130,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     build_command(workspace)?;
     let folder = Folder::new("patience")?;
     folder.open()?;
-    let servers = Server::choose(workspace, folder.path(), &arguments.servers)?;
+    let servers = Server::choose(workspace, folder.path(), &arguments.servers, Rights::Ours)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use crate::letters::{self, Order, To, Word};
 use crate::listeners::Listener;
 use crate::notices::{Notices, Said};
-use crate::{Guard, Mode, Output, Ready, environment, kin, output, sys};
+use crate::{Guard, Mode, OnGuardDeath, Output, Ready, environment, kin, output, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
@@ -317,6 +317,11 @@ impl Generation {
     /// Sends a signal; whoever is gone does not hear it.
     pub(crate) fn signal(&self, signal: i32, to: To) {
         self.tell(&Order::Signal { signal, to }, None);
+    }
+
+    /// Says what becomes of it from now on if this process is killed.
+    pub(crate) fn outlives(&self, setting: OnGuardDeath) {
+        self.tell(&Order::Outlives(setting), None);
     }
 
     /// Lets nothing of it outlive this process, even if that is killed now.

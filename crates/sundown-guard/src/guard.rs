@@ -1,6 +1,7 @@
 //! The guard itself: a [`sundown::App`] whose one worker is the application.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -130,11 +131,13 @@ fn stop(handle: &Handle, ended: Outcome) {
 
 /// Says why a command could not be started; the exit code is the one that shells give.
 pub(crate) fn not_started(program: &str, error: &io::Error) -> Outcome {
-    let missing = error.kind() == io::ErrorKind::NotFound;
-    let help = match missing {
-        true => "; is it installed, and on the PATH?",
-        false => "",
+    let (code, help) = match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') && Path::new(program).exists() => {
+            (126, "; its interpreter or loader is missing")
+        }
+        io::ErrorKind::NotFound => (127, "; is it installed, and on the PATH?"),
+        _ => (126, ""),
     };
     eprintln!("error: {program} cannot be started: {error}{help}");
-    Outcome::NotStarted(if missing { 127 } else { 126 })
+    Outcome::NotStarted(code)
 }

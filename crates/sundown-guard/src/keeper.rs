@@ -4,6 +4,8 @@
 //! and outlives the guard: a `listen` never waits for somebody who is gone. One thread, nothing but waiting.
 
 mod intercept;
+mod privileges;
+mod swap;
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -47,6 +49,8 @@ struct Keeper {
     calls: Option<Calls>,
     /// A call that waits for a socket of the guard's.
     waits: Option<Waiting>,
+    /// Why a call could not be looked at, the last time.
+    problem: Option<String>,
     /// The process that the command became, until it is reaped.
     leader: Option<i32>,
     on_guard_death: OnGuardDeath,
@@ -78,12 +82,14 @@ impl Keeper {
             children: sys::children_that_end()?,
             calls: None,
             waits: None,
+            problem: None,
             leader: None,
             on_guard_death,
             stop_signal,
             stops: false,
             until: None,
         };
+        let program = command.first().cloned().unwrap_or_default();
         match launch(command, heard, passed) {
             Ok(Launched {
                 pid,
@@ -93,6 +99,10 @@ impl Keeper {
                 keeper.leader = Some(pid);
                 keeper.calls = calls.map(|calls| Calls::new(calls, shared, inherited));
                 keeper.tell(&Word::Started { pid, unheard }, None);
+                let replaced = keeper.calls.as_ref().and_then(|_| swap::is_needed(pid));
+                for text in replaced.into_iter().chain(privileges::lost(&program, pid)) {
+                    keeper.tell(&Word::Note { text }, None);
+                }
             }
             Err(error) => {
                 let error = error.raw_os_error().unwrap_or(libc::EIO);
@@ -105,6 +115,9 @@ impl Keeper {
     fn keep(mut self) -> io::Result<()> {
         while self.reap()? {
             let [guard, calls] = self.wait()?;
+            if let Some(calls) = &mut self.calls {
+                calls.tick();
+            }
             if calls {
                 self.hear();
             }
@@ -131,8 +144,13 @@ impl Keeper {
         let limit = self.until.map(|until| {
             let left = until.saturating_duration_since(Instant::now());
             // Whoever was born meanwhile is killed a moment later.
-            Timespec::try_from(left.max(Duration::from_millis(10))).expect("it is short")
+            left.max(Duration::from_millis(10))
         });
+        let limit = limit
+            .into_iter()
+            .chain(self.calls.as_ref().and_then(Calls::wait))
+            .min();
+        let limit = limit.map(|limit| Timespec::try_from(limit).expect("it is short"));
         match poll(&mut waited, limit.as_ref()) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok([false; 2]),
@@ -181,7 +199,11 @@ impl Keeper {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
             Err(error) => {
                 let text = format!("a listener could not be looked at: {error}");
-                self.tell(&Word::Note { text }, None);
+                // What is denied once is denied at every call.
+                if self.problem.as_ref() != Some(&text) {
+                    self.tell(&Word::Note { text: text.clone() }, None);
+                    self.problem = Some(text);
+                }
             }
         }
     }
@@ -198,7 +220,14 @@ impl Keeper {
             return Ok(());
         };
         match letters::receive(guard) {
-            Ok(Some((Order::Signal { signal, to }, _))) => self.signal(signal, to),
+            Ok(Some((Order::Signal { signal, to }, _))) => {
+                self.signal(signal, to);
+                if (signal, to) == (libc::SIGKILL, To::All) {
+                    // Whoever is born meanwhile is no exception.
+                    self.until = Some(Instant::now());
+                }
+            }
+            Ok(Some((Order::Outlives(setting), _))) => self.on_guard_death = setting,
             Ok(Some((Order::Stops, _))) => self.stops = true,
             Ok(Some((Order::Closed, socket))) => self.go_on(socket),
             Ok(Some((Order::Start { .. } | Order::Inherit { .. } | Order::Pass, _))) => {}

@@ -15,6 +15,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::OnGuardDeath;
+
 /// The longest message: a note of what a system call said.
 const LONGEST: usize = 4096;
 
@@ -34,6 +36,8 @@ pub(crate) enum Order {
     },
     /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
     Closed,
+    /// What becomes of it from now on if the guard is killed.
+    Outlives(OnGuardDeath),
     /// The service stops: should the guard end before it, nothing is to be left.
     Stops,
     /// Sends a signal.
@@ -113,7 +117,12 @@ pub(crate) fn receive<M: DeserializeOwned>(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];
-    let received = recvmsg(socket, &mut parts, &mut beside, RecvFlags::CMSG_CLOEXEC)?;
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = match recvmsg(&socket, &mut parts, &mut beside, flags) {
+        // The other end is gone and has not read everything: that is told once, and before what it sent last.
+        Err(rustix::io::Errno::CONNRESET) => recvmsg(&socket, &mut parts, &mut beside, flags),
+        other => other,
+    }?;
     let mut descriptor = None;
     for message in beside.drain() {
         if let RecvAncillaryMessage::ScmRights(mut sent) = message {
@@ -153,5 +162,16 @@ mod tests {
         assert!(matches!(word, Word::Ended { status: 256 }) && descriptor.is_none());
         assert!(receive::<Word>(&other).unwrap().is_none());
         assert!(send(&other, &Order::Closed, None).is_err());
+    }
+
+    #[test]
+    fn last_words_arrive_of_an_end_that_did_not_listen() {
+        let (one, other) = pair().unwrap();
+        send(&other, &Order::Stops, None).unwrap();
+        send(&one, &Word::Ended { status: 256 }, None).unwrap();
+        drop(one);
+        let (word, _) = receive(&other).unwrap().unwrap();
+        assert!(matches!(word, Word::Ended { status: 256 }));
+        assert!(receive::<Word>(&other).unwrap().is_none());
     }
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// How the guard gets hold of the application's listeners.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -129,7 +131,7 @@ impl FromStr for Restart {
 }
 
 /// What becomes of the application if the guard is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum OnGuardDeath {
     /// It is told to stop, and killed ten seconds later.
     #[default]

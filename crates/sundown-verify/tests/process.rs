@@ -64,10 +64,25 @@ fn print_refused_options() {
             )
         };
         assert_eq!(result, -1);
-        let refused = std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM);
-        println!("{name} refused: {refused}");
+        println!("{name} refused: {}", is_refused(true));
     }
     listener.set_nonblocking(true).unwrap();
+    // Neither opens or reads anything: there is no such process, and nothing is to be read.
+    // SAFETY: the calls take numbers, and pointers to nothing, of length zero.
+    let results = unsafe {
+        let none = std::ptr::null::<libc::iovec>();
+        let opened = libc::syscall(libc::SYS_pidfd_getfd, -1, 0, 0);
+        let refused = is_refused(opened == -1);
+        let read = libc::process_vm_readv(0, none, 0, none, 0, 0);
+        [("descriptors", refused), ("memory", is_refused(read == -1))]
+    };
+    for (name, refused) in results {
+        println!("{name} refused: {refused}");
+    }
+}
+
+fn is_refused(failed: bool) -> bool {
+    failed && std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
 /// Writes the end of the line once it is told to: by a connection.
@@ -207,20 +222,19 @@ async fn a_child_starts_with_the_signals_blocked_that_were_asked_for() {
 
 #[tokio::test]
 async fn the_kernel_refuses_what_it_was_told_to_refuse() {
-    for (refuse, deaf, fence) in [
-        (Refuse::Nothing, false, false),
-        (Refuse::Deaf, true, false),
-        (Refuse::DeafAndFence, true, true),
-    ] {
+    let table: [(Refuse, &[&str]); 5] = [
+        (Refuse::Nothing, &[]),
+        (Refuse::Deaf, &["deaf"]),
+        (Refuse::DeafAndFence, &["deaf", "fence"]),
+        (Refuse::Descriptors, &["descriptors"]),
+        (Refuse::DescriptorsAndMemory, &["descriptors", "memory"]),
+    ];
+    for (refuse, refused) in table {
         let output = output_of(part("options").refuse(refuse)).await;
-        assert!(
-            output.contains(&format!("deaf refused: {deaf}")),
-            "{refuse:?}: {output}"
-        );
-        assert!(
-            output.contains(&format!("fence refused: {fence}")),
-            "{refuse:?}: {output}"
-        );
+        for what in ["deaf", "fence", "descriptors", "memory"] {
+            let line = format!("{what} refused: {}", refused.contains(&what));
+            assert!(output.contains(&line), "{refuse:?}: {output}");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
+use sundown_verify::Refuse;
 use sundown_verify::process::Spawn;
 
 use crate::peers::{self, Peer};
@@ -16,7 +17,22 @@ pub(crate) struct Server<'a> {
     kind: Kind,
     workspace: &'a Workspace,
     folder: &'a Path,
+    rights: Rights,
 }
+
+/// What the guard may do.
+#[derive(Clone, Copy)]
+pub(crate) enum Rights {
+    /// What whoever measures may.
+    Ours,
+    /// The same, but it can look at nobody's descriptors.
+    NoDescriptors,
+    /// What an ordinary user may, who has no capabilities.
+    OrdinaryUser,
+}
+
+/// A user and a group without any rights.
+pub(crate) const NOBODY: u32 = 65534;
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -39,10 +55,14 @@ impl<'a> Server<'a> {
         workspace: &'a Workspace,
         folder: &'a Path,
         names: &[String],
+        rights: Rights,
     ) -> anyhow::Result<Vec<Self>> {
         let mut chosen = Vec::new();
         for name in names {
-            let server = Self::find(workspace, folder, name)?;
+            let server = Self {
+                rights,
+                ..Self::find(workspace, folder, name)?
+            };
             match server.missing() {
                 Some(missing) => eprintln!("skipped: {missing}"),
                 None => {
@@ -70,6 +90,7 @@ impl<'a> Server<'a> {
             kind,
             workspace,
             folder,
+            rights: Rights::Ours,
         })
     }
 
@@ -110,7 +131,14 @@ impl<'a> Server<'a> {
 
     /// Under the guard, with these options, whose socket is in `run_dir`.
     pub(crate) fn guarded(&self, port: u16, run_dir: &Path, options: &[&str]) -> Spawn {
-        Spawn::new(self.workspace.target.join("release/sundown"))
+        let refuse = match self.rights {
+            Rights::NoDescriptors => Refuse::Descriptors,
+            Rights::Ours | Rights::OrdinaryUser => Refuse::Nothing,
+        };
+        let sundown = self.sundown();
+        Spawn::new(&sundown[0])
+            .args(&sundown[1..])
+            .refuse(refuse)
             .env("SUNDOWN_RUN_DIR", run_dir)
             .arg("run")
             .args(options)
@@ -123,7 +151,9 @@ impl<'a> Server<'a> {
     /// # Errors
     /// When there is none.
     pub(crate) fn current(&self, run_dir: &Path) -> anyhow::Result<i32> {
-        let output = Command::new(self.workspace.target.join("release/sundown"))
+        let sundown = self.sundown();
+        let output = Command::new(&sundown[0])
+            .args(&sundown[1..])
             .args(["status", "--json"])
             .env("SUNDOWN_RUN_DIR", run_dir)
             .output()?;
@@ -137,6 +167,19 @@ impl<'a> Server<'a> {
         Ok(i32::try_from(
             pid.context("no process takes what connects")?,
         )?)
+    }
+
+    /// The command, as the user that guards.
+    fn sundown(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = Vec::new();
+        if let Rights::OrdinaryUser = self.rights {
+            let user = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+            words.push("setpriv".into());
+            words.extend(user.map(OsString::from));
+            words.extend(["--clear-groups", "--"].map(OsString::from));
+        }
+        words.push(self.workspace.target.join("release/sundown").into());
+        words
     }
 
     fn words(&self, port: u16) -> Vec<OsString> {

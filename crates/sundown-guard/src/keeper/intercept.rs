@@ -5,10 +5,12 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
+use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::swap::{self, Swap};
 use crate::kin;
 use crate::sys::{self, Answer, Call, Notification};
 
@@ -24,6 +26,8 @@ pub(super) struct Calls {
     inherited: Vec<(SocketAddr, OwnedFd)>,
     /// What this generation has bound or listens on, by inode.
     known: Vec<(SocketAddr, u64)>,
+    /// What is done where the caller's sockets may not be opened.
+    swap: Swap,
 }
 
 /// What comes of a call beside its answer.
@@ -72,6 +76,7 @@ impl Calls {
             shared: shared.into_iter().collect(),
             inherited,
             known: Vec::new(),
+            swap: Swap::default(),
         }
     }
 
@@ -117,32 +122,39 @@ impl Calls {
     /// Carries a call out, or not; without an answer it goes on waiting.
     fn decide(&mut self, call: &Notification) -> io::Result<(Option<Answer>, Outcome)> {
         let passes = Ok((Some(Answer::Continue), Outcome::Nothing));
-        let Some(caller) = self.caller(call)? else {
-            return passes;
-        };
-        if call.call == Call::Listen {
-            return Ok(self.listen(caller, call.arguments[1] as i32));
-        }
-        match self.address(call, &caller)? {
-            Some(address) => self.bind(call, &caller, address),
-            None => passes,
+        let pid = kin::process_of(call.thread).ok_or(io::ErrorKind::NotFound)?;
+        match call.call {
+            Call::Listen => match self.caller(call, pid)? {
+                Some(caller) => Ok(self.listen(caller, call.arguments[1] as i32)),
+                None => passes,
+            },
+            Call::Bind => {
+                let Some(address) = self.address(call, pid)? else {
+                    return passes;
+                };
+                match self.caller(call, pid)? {
+                    Some(caller) => self.bind(call, &caller, address),
+                    None => passes,
+                }
+            }
         }
     }
 
     /// The caller's socket, if it is one that we care for.
-    fn caller(&self, call: &Notification) -> io::Result<Option<Caller>> {
-        let pid = kin::process_of(call.thread).ok_or(io::ErrorKind::NotFound)?;
+    fn caller(&mut self, call: &Notification, pid: i32) -> io::Result<Option<Caller>> {
         let process = Pid::from_raw(pid).ok_or(io::ErrorKind::NotFound)?;
         let process = pidfd_open(process, PidfdFlags::empty())?;
         let number = call.arguments[0] as RawFd;
         let socket = match pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) {
             // The kernel will say so itself.
             Err(rustix::io::Errno::BADF) => return Ok(None),
+            Err(error) if swap::is_denied(error) => match self.swapped(call, pid, number)? {
+                Some(socket) => socket,
+                None => return Ok(None),
+            },
             other => other?,
         };
-        if !sys::still_waits(self.listener.as_fd(), call.id) {
-            return Err(io::Error::from_raw_os_error(libc::ENOENT));
-        }
+        self.check(call)?;
         let internet = matches!(
             sockopt::socket_domain(&socket),
             Ok(AddressFamily::INET | AddressFamily::INET6)
@@ -158,15 +170,54 @@ impl Calls {
         }))
     }
 
-    /// The address that a `bind` names, unless the kernel is to choose a port.
-    fn address(&self, call: &Notification, caller: &Caller) -> io::Result<Option<SocketAddr>> {
+    /// A socket of ours that the caller has in the place of its own: from its `bind` on, as it may not be opened
+    /// later.
+    fn swapped(
+        &mut self,
+        call: &Notification,
+        pid: i32,
+        number: RawFd,
+    ) -> io::Result<Option<OwnedFd>> {
+        if call.call == Call::Bind {
+            let calls = self.listener.as_fd();
+            return self.swap.replace(calls, call.id, pid, number);
+        }
+        if let Some(ours) = self.swap.take(pid, number) {
+            return Ok(Some(ours));
+        }
+        let inode = swap::inode_at(pid, number)?;
+        let listens = self.known.iter().any(|(_, own)| Some(*own) == inode);
+        match !listens && swap::kind_of(pid, number).is_some() {
+            true => Err(io::Error::other("it was not replaced when it was bound")),
+            false => Ok(None),
+        }
+    }
+
+    /// What was looked up of a caller was its own if it waits still.
+    fn check(&self, call: &Notification) -> io::Result<()> {
+        match sys::still_waits(self.listener.as_fd(), call.id) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    /// The address that a `bind` names, unless it is another kind of address or the kernel is to choose a port.
+    fn address(&self, call: &Notification, pid: i32) -> io::Result<Option<SocketAddr>> {
         let mut bytes = [0; 28];
         let length = (call.arguments[2] as usize).min(bytes.len());
-        let length = sys::read_memory(caller.pid, call.arguments[1], &mut bytes[..length])?;
-        if !sys::still_waits(self.listener.as_fd(), call.id) {
-            return Err(io::Error::from_raw_os_error(libc::ENOENT));
-        }
+        let length = swap::read_memory(pid, call.arguments[1], &mut bytes[..length])?;
+        self.check(call)?;
         Ok(address_in(&bytes[..length]).filter(|address| address.port() != 0))
+    }
+
+    /// How long until [`tick`](Self::tick) is to be called, if it is.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.swap.waits().then_some(swap::TICK)
+    }
+
+    /// Parts with what need not be kept.
+    pub(super) fn tick(&mut self) {
+        self.swap.tick();
     }
 
     fn bind(
@@ -175,6 +226,12 @@ impl Calls {
         caller: &Caller,
         address: SocketAddr,
     ) -> io::Result<(Option<Answer>, Outcome)> {
+        let beside = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+        let is_beside = self.known.iter().any(|(of, _)| *of == beside);
+        if is_beside && address.ip() == Ipv6Addr::UNSPECIFIED && self.swap.expects(caller.inode) {
+            // Else the application could not have both: it has said so of the socket that is replaced.
+            sockopt::set_ipv6_v6only(&caller.socket, true)?;
+        }
         if let Some(at) = self.inherited.iter().position(|(of, _)| *of == address) {
             let how = kin::descriptor(caller.pid, caller.number).ok_or(io::ErrorKind::NotFound)?;
             if !how.watched {
@@ -214,6 +271,8 @@ impl Calls {
         if self.shared.contains(&address) {
             sockopt::set_socket_reuseport(&caller.socket, true)?;
             self.known.push((address, caller.inode));
+        } else if address == beside && self.swap.expects(caller.inode) {
+            self.known.push((address, caller.inode));
         }
         Ok((Some(Answer::Continue), Outcome::Nothing))
     }
@@ -238,7 +297,7 @@ impl Calls {
         )?;
         self.known
             .push((address, rustix::fs::fstat(socket)?.st_ino));
-        Ok(())
+        self.swap.expect(socket)
     }
 
     fn listen(&mut self, caller: Caller, backlog: i32) -> (Option<Answer>, Outcome) {

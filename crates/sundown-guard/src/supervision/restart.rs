@@ -17,7 +17,7 @@ use crate::listeners::Listener;
 use crate::readiness::{Due, Question, Readiness};
 use crate::retiring::{kill, retire};
 use crate::steering::connect_to;
-use crate::{Mode, Ready};
+use crate::{Mode, OnGuardDeath, Ready};
 
 /// A generation that is to take over once it is ready.
 pub(super) struct Next {
@@ -105,6 +105,8 @@ impl Supervision {
                 return Err(error);
             }
         };
+        // Who lives on without the guard is the one that takes what connects, and nobody beside it.
+        generation.outlives(OnGuardDeath::Stop);
         self.say(&format!("restart: generation {number} is started"));
         let since = Instant::now();
         let next = self.next.insert(Next {
@@ -267,6 +269,7 @@ impl Supervision {
         self.since = Instant::now();
         self.counts.restarts += 1;
         self.steer_to_current();
+        self.current.outlives(self.guard.on_guard_death);
         if self.respawn_at.take().is_some() {
             self.part_with(old_one);
         } else {
@@ -284,6 +287,7 @@ impl Supervision {
 
     /// Lets a generation finish what it has, beside another.
     fn retire(&mut self, old: Generation) {
+        old.outlives(OnGuardDeath::Stop);
         let retiree = self.retirees.add(&old);
         let scope = Scope::beside(&old, self.guard.quiet);
         let until = Instant::now() + self.guard.drain;

@@ -1,5 +1,5 @@
-//! Makes the kernel refuse socket options to a child, by a seccomp filter, so that a server's
-//! fallback offers are measured against a real refusal.
+//! Makes the kernel refuse socket options or system calls to a child, by a seccomp filter, so that fallbacks
+//! are measured against a real refusal.
 //!
 //! Never refuses anything else: every other system call passes (seccomp(2)).
 
@@ -7,7 +7,8 @@ use std::io;
 
 use libc::sock_filter;
 
-/// Says which of a listener's ways to turn newcomers away the kernel refuses, with EPERM.
+/// Says what the kernel refuses, with EPERM: ways of a listener to turn newcomers away, or to look into another
+/// process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refuse {
     /// None.
@@ -17,6 +18,10 @@ pub enum Refuse {
     Deaf,
     /// `SO_BINDTOIFINDEX` and `SO_ATTACH_FILTER`: it cannot be fenced either.
     DeafAndFence,
+    /// `pidfd_getfd`, as most containers do: no descriptor of another process can be opened.
+    Descriptors,
+    /// `pidfd_getfd` and `process_vm_readv`: nor can its memory be read by that call.
+    DescriptorsAndMemory,
 }
 
 const SO_BINDTOIFINDEX: u32 = 62;
@@ -43,8 +48,29 @@ impl Refuse {
             Refuse::DeafAndFence => {
                 refuse_options(&[SO_BINDTOIFINDEX, libc::SO_ATTACH_FILTER as u32])
             }
+            Refuse::Descriptors => refuse_calls(&[libc::SYS_pidfd_getfd]),
+            Refuse::DescriptorsAndMemory => {
+                refuse_calls(&[libc::SYS_pidfd_getfd, libc::SYS_process_vm_readv])
+            }
         }
     }
+}
+
+/// Builds a filter: each of the calls fails, all else passes.
+fn refuse_calls(calls: &[libc::c_long]) -> Vec<sock_filter> {
+    // Two loads, the jump of the architecture, a jump a call, and the two returns.
+    let allow = 3 + calls.len();
+    let refuse = allow + 1;
+    let mut filter = vec![load(ARCH)];
+    filter.push(jump_if_equal(AUDIT_ARCH, 0, allow - 2));
+    filter.push(load(NUMBER));
+    for call in calls {
+        let distance = refuse - filter.len() - 1;
+        filter.push(jump_if_equal(*call as u32, distance, 0));
+    }
+    filter.push(give_back(libc::SECCOMP_RET_ALLOW));
+    filter.push(give_back(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32));
+    filter
 }
 
 /// Builds a filter: `setsockopt` at level SOL_SOCKET with one of the options fails, all else passes.
