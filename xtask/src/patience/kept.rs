@@ -287,6 +287,8 @@ impl Clients {
             sleep(Duration::from_millis(pause)).await;
             let silent = answered.elapsed();
             kept = self.ask(address, &letter, kept.take(), silent).await;
+            // Some servers close without a word of it, as they were asked to.
+            kept = kept.filter(|_| keep == Keep::Alive);
             answered = Instant::now();
         }
     }
