@@ -207,6 +207,33 @@ async fn without_overlap_the_next_one_starts_after_the_end_and_who_connects_wait
 }
 
 #[tokio::test]
+async fn a_port_that_the_system_chose_is_not_expected_of_the_next_one() {
+    let address = free_port().unwrap();
+    let mut guard = guard(&[
+        "--quiet",
+        "100ms",
+        "--ready-within",
+        "20s",
+        "--name",
+        "two-ports",
+    ])
+    .arg(trial())
+    .env("TRIAL_ADDRESS", address.to_string())
+    .env("SUNDOWN_ADMIN", "127.0.0.1:0")
+    .start()
+    .unwrap();
+    guard.wait_output("two-ports: ready", LIMIT).await.unwrap();
+    let (code, told, said) = ask(&["restart", "--wait", "--name", "two-ports"]);
+    assert_eq!(
+        (code, told.as_str()),
+        (0, "generation 2 takes what connects\n"),
+        "{said}"
+    );
+    assert_eq!(get(address, "/").unwrap(), "ok");
+    stop(guard).await;
+}
+
+#[tokio::test]
 async fn systemd_hears_that_the_service_is_ready_only_once_it_listens() {
     let folder = TempDir::new().unwrap();
     let (notify, gate) = (folder.path().join("notify"), folder.path().join("gate"));

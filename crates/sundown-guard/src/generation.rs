@@ -22,6 +22,8 @@ pub(crate) struct Generation {
     listeners: Vec<Listener>,
     /// The inodes of those on which it listens: not those that are kept for it.
     heard: HashSet<u64>,
+    /// Of those, the ones whose ports the system chose: no other generation has them.
+    passing: HashSet<u64>,
     /// The process that the command became.
     leader: Option<i32>,
     /// The status with which the process that the command became has ended.
@@ -149,6 +151,7 @@ impl Generation {
                 true => listeners.iter().map(|own| own.inode).collect(),
                 false => HashSet::new(),
             },
+            passing: HashSet::new(),
             listeners,
             leader: None,
             ended: None,
@@ -163,6 +166,7 @@ impl Generation {
             running: None,
             listeners,
             heard: HashSet::new(),
+            passing: HashSet::new(),
             leader: None,
             ended: None,
             says: None,
@@ -197,7 +201,9 @@ impl Generation {
             Ok(Some((Word::Failed { error }, _))) => {
                 News::Failed(io::Error::from_raw_os_error(error))
             }
-            Ok(Some((Word::Listens { inode }, Some(socket)))) => self.listens(inode, socket),
+            Ok(Some((Word::Listens { inode, named }, Some(socket)))) => {
+                self.listens(inode, socket, named)
+            }
             Ok(Some((Word::Listens { .. }, None))) => News::Note(
                 "a listener is not known: this process may open no more files".to_owned(),
             ),
@@ -215,12 +221,15 @@ impl Generation {
         }
     }
 
-    fn listens(&mut self, inode: u64, socket: OwnedFd) -> News {
+    fn listens(&mut self, inode: u64, socket: OwnedFd, named: bool) -> News {
         let Ok(listener) = Listener::of(socket) else {
             return News::Note("a listener has no address".to_owned());
         };
         let address = listener.address;
         self.heard.insert(inode);
+        if !named {
+            self.passing.insert(inode);
+        }
         // A second `listen` changes the backlog of the first.
         if self.listeners.iter().all(|known| known.inode != inode) {
             self.listeners.push(listener);
@@ -294,6 +303,21 @@ impl Generation {
             .map(|own| own.address)
             .collect();
         addresses.iter().all(|address| heard.contains(address))
+    }
+
+    /// Where those that come after it are to listen, each address once: not where the system chose a port.
+    pub(crate) fn lasting_addresses(&self) -> Vec<SocketAddr> {
+        let lasting = self.lasting().map(|own| own.address);
+        let mut addresses: Vec<_> = lasting.collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+
+    /// The listeners there.
+    pub(crate) fn lasting(&self) -> impl Iterator<Item = &Listener> {
+        let lasts = |own: &&Listener| !self.passing.contains(&own.inode);
+        self.listeners.iter().filter(lasts)
     }
 
     /// Where it listens, each address once.

@@ -183,8 +183,12 @@ impl Keeper {
         let Some(calls) = &mut self.calls else { return };
         match calls.next() {
             Ok(Outcome::Nothing) => {}
-            Ok(Outcome::Listens { socket, inode }) => {
-                self.tell(&Word::Listens { inode }, Some(socket.as_fd()));
+            Ok(Outcome::Listens {
+                socket,
+                inode,
+                named,
+            }) => {
+                self.tell(&Word::Listens { inode, named }, Some(socket.as_fd()));
             }
             Ok(Outcome::Closed { inode, waiting }) => {
                 let wanted = waiting.wanted;

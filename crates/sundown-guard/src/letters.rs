@@ -60,8 +60,8 @@ pub(crate) enum Word {
     Started { pid: i32, unheard: Option<String> },
     /// It could not be started, by this error of the system.
     Failed { error: i32 },
-    /// A socket listens; a duplicate is beside this.
-    Listens { inode: u64 },
+    /// A socket listens; a duplicate is beside this. The application `named` its port, or the system chose one.
+    Listens { inode: u64, named: bool },
     /// No process of the command has this socket any more, and one binds its address again: it is `wanted`, or
     /// in the way. An answer is awaited.
     Closed { inode: u64, wanted: bool },
@@ -146,12 +146,20 @@ mod tests {
     fn a_message_arrives_with_its_descriptor_and_then_the_end() {
         let (one, other) = pair().unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
-        send(&one, &Word::Listens { inode: 7 }, Some(writer.as_fd())).unwrap();
+        send(
+            &one,
+            &Word::Listens {
+                inode: 7,
+                named: true,
+            },
+            Some(writer.as_fd()),
+        )
+        .unwrap();
         send(&one, &Word::Ended { status: 256 }, None).unwrap();
         drop((one, writer));
 
         let (word, descriptor) = receive(&other).unwrap().unwrap();
-        assert!(matches!(word, Word::Listens { inode: 7 }));
+        assert!(matches!(word, Word::Listens { inode: 7, .. }));
         let mut writer = io::PipeWriter::from(descriptor.unwrap());
         writer.write_all(b"through").unwrap();
         drop(writer);

@@ -129,7 +129,7 @@ impl Supervision {
                 () = at(until) => {
                     let within = humantime::format_duration(self.guard.ready_within);
                     let next = self.next.as_ref().map(|next| &next.generation);
-                    let listens = next.is_some_and(|next| next.listens_on(&self.current.addresses()));
+                    let listens = next.is_some_and(|next| next.listens_on(&self.current.lasting_addresses()));
                     let problem = match listens {
                         true => "it was not ready",
                         false => "it did not listen where it should",
@@ -268,7 +268,7 @@ impl Supervision {
             false => self.latest + 1,
         };
         self.latest = number;
-        let listeners = self.current.listeners().iter().map(Listener::share);
+        let listeners = self.current.lasting().map(Listener::share);
         let start = Start {
             shared: Vec::new(),
             listeners: listeners.collect::<io::Result<_>>()?,
@@ -276,7 +276,17 @@ impl Supervision {
         for listener in &start.listeners {
             self.groups.joins(listener.address, number, listener.inode);
         }
-        self.current = Generation::start(&self.guard, number, start)?;
+        let next = Generation::start(&self.guard, number, start)?;
+        let old = std::mem::replace(&mut self.current, next);
+        let kept = |inode| {
+            self.current
+                .listeners()
+                .iter()
+                .any(|own| own.inode == inode)
+        };
+        for gone in old.listeners().iter().filter(|own| !kept(own.inode)) {
+            self.groups.leaves(gone.inode);
+        }
         self.since = Instant::now();
         self.respawn_at = None;
         if let Some(awaited) = &mut self.awaited {

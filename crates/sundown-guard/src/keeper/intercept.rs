@@ -26,6 +26,8 @@ pub(super) struct Calls {
     inherited: Vec<(SocketAddr, OwnedFd)>,
     /// What this generation has bound or listens on, by inode.
     known: Vec<(SocketAddr, u64)>,
+    /// The inodes of those whose port was named, and not chosen by the system.
+    named: HashSet<u64>,
     /// What is done where the caller's sockets may not be opened.
     swap: Swap,
 }
@@ -37,6 +39,8 @@ pub(super) enum Outcome {
     Listens {
         socket: OwnedFd,
         inode: u64,
+        /// Whether the application named its port.
+        named: bool,
     },
     /// The call waits for the guard's duplicate of this socket, which nobody else has any more.
     Closed {
@@ -76,6 +80,7 @@ impl Calls {
             shared: shared.into_iter().collect(),
             inherited,
             known: Vec::new(),
+            named: HashSet::new(),
             swap: Swap::default(),
         }
     }
@@ -133,7 +138,10 @@ impl Calls {
                     return passes;
                 };
                 match self.caller(call, pid)? {
-                    Some(caller) => self.bind(call, &caller, address),
+                    Some(caller) => {
+                        self.named.insert(caller.inode);
+                        self.bind(call, &caller, address)
+                    }
                     None => passes,
                 }
             }
@@ -295,8 +303,9 @@ impl Calls {
             number,
             how.closes_on_exec,
         )?;
-        self.known
-            .push((address, rustix::fs::fstat(socket)?.st_ino));
+        let inode = rustix::fs::fstat(socket)?.st_ino;
+        self.known.push((address, inode));
+        self.named.insert(inode);
         self.swap.expect(socket)
     }
 
@@ -315,7 +324,13 @@ impl Calls {
         {
             self.known.push((address, inode));
         }
-        (Some(Answer::Done), Outcome::Listens { socket, inode })
+        let named = self.named.contains(&inode);
+        let outcome = Outcome::Listens {
+            socket,
+            inode,
+            named,
+        };
+        (Some(Answer::Done), outcome)
     }
 
     /// Whether any process of this generation still has this socket.

@@ -53,7 +53,7 @@ impl Supervision {
         }
         let refused = if self.respawn_at.is_some() {
             Some("it is being started again as it is")
-        } else if self.current.listeners().is_empty() {
+        } else if self.current.lasting_addresses().is_empty() {
             Some("no listener of the application is known (yet)")
         } else {
             None
@@ -90,7 +90,7 @@ impl Supervision {
                 listeners: self.open_beside(number)?,
             },
             Mode::Auto | Mode::Kernel => Start {
-                shared: self.current.addresses(),
+                shared: self.current.lasting_addresses(),
                 listeners: Vec::new(),
             },
         };
@@ -145,7 +145,7 @@ impl Supervision {
     /// Opens a listener at each of the current one's addresses, for this generation.
     fn open_beside(&mut self, number: u32) -> io::Result<Vec<Listener>> {
         let mut opened: Vec<Listener> = Vec::new();
-        for own in self.current.listeners() {
+        for own in self.current.lasting() {
             if opened.iter().all(|other| other.address != own.address) {
                 opened.push(own.open_beside()?);
             }
@@ -188,7 +188,7 @@ impl Supervision {
         let Some(mut next) = self.next.take() else {
             return;
         };
-        let question = self.question(&next.generation, &self.current.addresses());
+        let question = self.question(&next.generation, &self.current.lasting_addresses());
         next.readiness.ask(question);
         self.next = Some(next);
     }
