@@ -8,6 +8,7 @@ mod client;
 mod endless;
 mod epoll;
 pub(crate) mod findings;
+mod guard;
 mod idle;
 mod latency;
 mod machine;
@@ -72,6 +73,8 @@ enum Subject {
     Throughput,
     /// Throughput under TLS.
     Tls,
+    /// Throughput of a server that is guarded, beside the same without.
+    Guard,
     Latency,
     Stop,
     Memory,
@@ -198,6 +201,11 @@ impl<'a> Bench<'a> {
         }
         if wanted(Subject::Tls) {
             keep(tls::run(self).await?);
+        }
+        if wanted(Subject::Guard)
+            && let Some(findings) = guard::run(self).await?
+        {
+            keep(findings);
         }
         if wanted(Subject::Latency) {
             let rate = match saturation {

@@ -59,6 +59,7 @@ async fn measure_one(bench: &Bench<'_>, side: &Side, rate: f64) -> anyhow::Resul
     let Server {
         process: _alive,
         address,
+        ..
     } = side.start(bench.workspace, place).await?;
     let length = bench.length;
     on_core(bench.machine.client_core, move || {

@@ -51,7 +51,9 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<Findings> {
 
 /// Returns a connection's KiB.
 async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<f64> {
-    let Server { process, address } = side.start(bench.workspace, bench.server_core()).await?;
+    let Server {
+        process, address, ..
+    } = side.start(bench.workspace, bench.server_core()).await?;
     drop(Idle::open(address, WARM_UP).await?);
     tokio::time::sleep(SETTLE).await;
     let before = resident(process.id())?;

@@ -39,8 +39,9 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<Option<Findings>> {
             bench.pairs,
             LABELS[index]
         ));
-        let Server { process, address } =
-            server.start(bench.workspace, bench.server_core()).await?;
+        let Server {
+            process, address, ..
+        } = server.start(bench.workspace, bench.server_core()).await?;
         let target = address.to_string();
         let words = match index {
             OURS => our_words(bench, &target, seconds),

@@ -3,11 +3,13 @@
 //! Fresh, so that a lucky layout of one process's memory is not a side's luck for all rounds.
 //! Never starts a server through a shell: `taskset` execs it, so that the PID is the server's.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use rand::seq::SliceRandom;
 use sundown_verify::Process;
 use sundown_verify::process::{Spawn, free_port};
@@ -28,6 +30,8 @@ pub(super) struct Side {
     /// What is started instead of what the peer's sources give now.
     earlier: Option<PathBuf>,
     tls: Option<Tls>,
+    /// Where its guard has its socket, if it is guarded.
+    guard: Option<PathBuf>,
 }
 
 /// What a side under TLS is given: the folder of its certificate, and to its clients whom to trust.
@@ -50,7 +54,25 @@ pub(super) enum Place {
 pub(super) struct Server {
     pub(super) process: Process,
     pub(super) address: SocketAddr,
+    /// The process that serves.
+    pub(super) pid: u32,
+    /// Those that guard it.
+    pub(super) guard: Vec<u32>,
 }
+
+impl Server {
+    /// Ends it; what is guarded would outlive its guard for a moment.
+    pub(super) async fn end(mut self) -> anyhow::Result<()> {
+        if !self.guard.is_empty() {
+            self.process.signal(libc::SIGTERM)?;
+            self.process.wait_exit(PATIENCE).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A guarded server is stopped soon after it was measured.
+const GUARD_OPTIONS: [&str; 2] = ["--quiet", "200ms"];
 
 /// The index of the side that all are compared with.
 pub(super) const BASELINE: usize = 0;
@@ -67,6 +89,20 @@ pub(super) fn against(baseline: &str, others: &[String]) -> anyhow::Result<Vec<S
         ..Side::of(baseline)
     };
     beside(vec![Side::of(baseline), double, Side::ours()?], others)
+}
+
+/// Lists a peer, its double, and the same under a guard whose socket is in this folder.
+pub(super) fn guarded(peer: &'static Peer, run_dir: &Path) -> [Side; 3] {
+    let double = Side {
+        label: format!("{} again (A/A)", peer.framework),
+        ..Side::of(peer)
+    };
+    let guarded = Side {
+        label: format!("{}, guarded", peer.framework),
+        guard: Some(run_dir.to_owned()),
+        ..Side::of(peer)
+    };
+    [Side::of(peer), double, guarded]
 }
 
 /// Adds the others that can be built, those that are there already left out.
@@ -103,6 +139,7 @@ impl Side {
             peer,
             earlier: None,
             tls: None,
+            guard: None,
         }
     }
 
@@ -144,6 +181,10 @@ impl Side {
     pub(super) fn command(&self, workspace: &Workspace, place: Place) -> String {
         let command = self.spawned(workspace, 0);
         let program = workspace.relative(command.get_program().as_ref()).display();
+        let program = match self.guard {
+            None => program.to_string(),
+            Some(_) => format!("sundown run {} -- {program}", GUARD_OPTIONS.join(" ")),
+        };
         let arguments = match self.tls {
             None => "PORT",
             Some(_) => "PORT TLS-PORT FOLDER",
@@ -172,13 +213,22 @@ impl Side {
     ) -> anyhow::Result<Server> {
         let plain = free_port()?;
         let command = self.spawned(workspace, plain.port());
-        let spawn = match place {
-            Place::Anywhere => Spawn::new(command.get_program()),
-            Place::Core(core) => Spawn::new("taskset")
-                .args(["-c", &core.to_string()])
-                .arg(command.get_program()),
-        };
-        let spawn = spawn.args(command.get_args());
+        let mut words: Vec<OsString> = Vec::new();
+        if let Place::Core(core) = place {
+            words.extend(["taskset", "-c", &core.to_string()].map(OsString::from));
+        }
+        if self.guard.is_some() {
+            words.push(workspace.target.join("release/sundown").into());
+            words.push("run".into());
+            words.extend(GUARD_OPTIONS.map(OsString::from));
+            words.push("--".into());
+        }
+        words.push(command.get_program().into());
+        words.extend(command.get_args().map(OsString::from));
+        let mut spawn = Spawn::new(&words[0]).args(&words[1..]);
+        if let Some(run_dir) = &self.guard {
+            spawn = spawn.env("SUNDOWN_RUN_DIR", run_dir);
+        }
         let (spawn, address) = match &self.tls {
             None => (spawn, plain),
             Some(tls) => {
@@ -189,8 +239,28 @@ impl Side {
         };
         let mut process = spawn.start()?;
         process.wait_listening(address, PATIENCE).await?;
-        Ok(Server { process, address })
+        let (mut pid, mut guard) = (process.id(), Vec::new());
+        if self.guard.is_some() {
+            guard.push(pid);
+            pid = process
+                .wait_line("generation 1 is PID ", PATIENCE)
+                .await?
+                .parse()?;
+            guard.push(parent_of(pid)?);
+        }
+        Ok(Server {
+            process,
+            address,
+            pid,
+            guard,
+        })
     }
+}
+
+fn parent_of(pid: u32) -> anyhow::Result<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    Ok(line.context("a process has a parent")?.trim().parse()?)
 }
 
 /// Lists every side of every round: the rounds in order, the sides of each in random order.

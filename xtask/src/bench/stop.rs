@@ -72,6 +72,7 @@ async fn stop_idle(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Exit> {
     let Server {
         mut process,
         address,
+        ..
     } = side.start(bench.workspace, Place::Anywhere).await?;
     drop(Idle::open(address, 1).await?);
     tokio::time::sleep(SETTLE).await;
@@ -83,6 +84,7 @@ async fn stop_connected(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Exit> 
     let Server {
         mut process,
         address,
+        ..
     } = side.start(bench.workspace, Place::Anywhere).await?;
     let idle = Idle::open(address, bench.connections).await?;
     let closing = on_core(bench.machine.client_core, || idle.close_on_fin());

@@ -4,12 +4,13 @@
 //! server has a core to itself; that its share of it is near 1 and the client's below says that
 //! the server was measured and not the client.
 
+use std::io;
 use std::time::Duration;
 
 use super::client::Client;
 use super::findings::{Bound, Claim, Figure, Findings, Row};
 use super::machine;
-use super::side::{BASELINE, CONTROL, OURS, Server, Side, against, interleave, show_progress};
+use super::side::{BASELINE, CONTROL, OURS, Side, against, interleave, show_progress};
 use super::statistics::{estimate, estimate_over, median, ratios};
 use super::{Bench, on_core};
 use crate::progress;
@@ -19,17 +20,19 @@ pub(super) const CONNECTIONS: usize = 32;
 
 /// Of the control's median ratio.
 const THROUGHPUT: Bound = Bound::AtLeast(0.97);
-const CPU_TIME: Bound = Bound::AtMost(1.03);
+pub(super) const CPU_TIME: Bound = Bound::AtMost(1.03);
 
 /// One side's measurements, a value a round.
 #[derive(Default)]
 pub(super) struct Measured {
     /// Requests a second.
-    rate: Vec<f64>,
+    pub(super) rate: Vec<f64>,
     /// Microseconds of the server's CPU time a request.
-    cpu: Vec<f64>,
+    pub(super) cpu: Vec<f64>,
     server_share: Vec<f64>,
     client_share: Vec<f64>,
+    /// Milliseconds of a guard's CPU time in 10 s, where there is one.
+    pub(super) guard: Vec<f64>,
 }
 
 /// One round of one side.
@@ -38,6 +41,7 @@ struct Slice {
     took: f64,
     server_cpu: f64,
     client_cpu: f64,
+    guard_cpu: f64,
 }
 
 /// Measures all sides; returns also the baseline's median rate, which is its saturation.
@@ -117,17 +121,31 @@ pub(super) async fn measure(
         side.cpu.push(1e6 * slice.server_cpu / slice.answered);
         side.server_share.push(slice.server_cpu / slice.took);
         side.client_share.push(slice.client_cpu / slice.took);
+        side.guard.push(10_000.0 * slice.guard_cpu / slice.took);
     }
     warn_of_neighbours(sides, &measured);
     Ok(measured)
 }
 
 async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Slice> {
-    let Server { process, address } = side.start(bench.workspace, bench.server_core()).await?;
-    let (pid, length, tls) = (process.id(), bench.length, side.tls().cloned());
-    on_core(bench.machine.client_core, move || {
+    let server = side.start(bench.workspace, bench.server_core()).await?;
+    let (pid, address, length, tls) = (
+        server.pid,
+        server.address,
+        bench.length,
+        side.tls().cloned(),
+    );
+    let guard = server.guard.clone();
+    let slice = on_core(bench.machine.client_core, move || {
         let mut client = Client::connect(address, CONNECTIONS, tls.as_ref())?;
         client.saturate(warm_up(length))?;
+        let of_guard = || {
+            guard
+                .iter()
+                .map(|pid| machine::cpu_time(*pid))
+                .sum::<io::Result<Duration>>()
+        };
+        let guarding = of_guard()?;
         let (server, own) = (machine::cpu_time(pid)?, machine::thread_cpu_time()?);
         let seen = client.saturate(length)?;
         Ok(Slice {
@@ -135,9 +153,12 @@ async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Slice> {
             took: seen.took.as_secs_f64(),
             server_cpu: (machine::cpu_time(pid)? - server).as_secs_f64(),
             client_cpu: (machine::thread_cpu_time()? - own).as_secs_f64(),
+            guard_cpu: (of_guard()? - guarding).as_secs_f64(),
         })
     })
-    .await
+    .await?;
+    server.end().await?;
+    Ok(slice)
 }
 
 /// How long a fresh server runs before it is measured.
