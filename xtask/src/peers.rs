@@ -58,8 +58,9 @@ enum Language {
     /// A script `peers/NAME/server.mjs`.
     Node,
     /// The same with packages: npm installs them into the target folder, and the script is copied
-    /// beside them, because Node looks for packages from the script's folder upwards.
-    Npm,
+    /// beside them, because Node looks for packages from the script's folder upwards. A peer of another name
+    /// than this folder's is the same program, which gets the word `default` behind the port.
+    Npm(&'static str),
     /// A Maven project, which makes one jar.
     Maven,
     /// A package in an environment of its own, with these arguments and then those that name the port and
@@ -97,12 +98,14 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "beego-default", framework: "Beego, its defaults", language: Language::Go("beego"), stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "node", framework: "node:http", language: Language::Node, stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "node-default", framework: "node:http, no handler", language: Language::Node, stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
-    Peer { name: "express", framework: "Express", language: Language::Npm, stop: Stop::Graceful, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "express", framework: "Express", language: Language::Npm("express"), stop: Stop::Graceful, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "express-default", framework: "Express, no handler", language: Language::Npm("express"), stop: Stop::ByKernel, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "spring", framework: "Spring Boot", language: Language::Maven, stop: Stop::GracefulByCode, http2: false, paced: false, ws: false, grpc: None, tls: false, probes: Some(ACTUATOR) },
     Peer { name: "uvicorn", framework: "uvicorn", language: Language::Python("uvicorn", &["--host=127.0.0.1", "--log-level=warning", "--app-dir"]), stop: Stop::GracefulBySignal, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "gunicorn", framework: "gunicorn", language: Language::Python("gunicorn", &["--workers=2", "--threads=32", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "gunicorn-sync", framework: "gunicorn, sync", language: Language::Python("gunicorn", &["--workers=4", "--log-level=warning", "--chdir"]), stop: Stop::Graceful, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
     Peer { name: "python-threads", framework: "Python http.server", language: Language::Script, stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
+    Peer { name: "flask", framework: "Flask, its own server", language: Language::Python("flask", &["--app"]), stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
 ];
 
 /// The probes of Spring Boot's actuator.
@@ -148,7 +151,7 @@ impl Peer {
             Language::Rust => return None,
             Language::Go(_) => (&["go"], &["version"], "install Go 1.25 or newer"),
             Language::Node => (&["node"], &["--version"], "install Node.js 20 or newer"),
-            Language::Npm => (
+            Language::Npm(_) => (
                 &["node", "npm"],
                 &["--version"],
                 "install Node.js 20 or newer, with npm",
@@ -180,7 +183,7 @@ impl Peer {
     /// When the build fails; its own messages are on stderr.
     pub(crate) fn build(&self, workspace: &Workspace) -> anyhow::Result<()> {
         fs::create_dir_all(workspace.target.join("peers"))?;
-        if let Language::Npm = self.language {
+        if let Language::Npm(_) = self.language {
             self.copy_sources(workspace)?;
         }
         for mut step in self.build_commands(workspace) {
@@ -218,11 +221,12 @@ impl Peer {
                 words
             }
             Language::Node => vec!["node".into(), folder.join("server.mjs").into(), port.into()],
-            Language::Npm => vec![
-                "node".into(),
-                self.installation(workspace).join("server.mjs").into(),
-                port.into(),
-            ],
+            Language::Npm(folder) => {
+                let script = self.installation(workspace).join("server.mjs");
+                let mut words = vec!["node".into(), script.into(), port.into()];
+                words.extend((folder != name).then(|| "default".into()));
+                words
+            }
             Language::Maven => vec![
                 "java".into(),
                 "-jar".into(),
@@ -236,12 +240,25 @@ impl Peer {
                 let program = self.installation(workspace).join("bin").join(package);
                 let mut words = vec![program.into()];
                 words.extend(arguments.iter().map(OsString::from));
-                words.push(root.join("peers").join(package).into());
-                words.extend(match package {
-                    "gunicorn" => ["--bind".into(), format!("127.0.0.1:{port}").into()],
-                    _ => ["--port".into(), port.into()],
-                });
-                words.push("server:app".into());
+                let folder = root.join("peers").join(package);
+                let bind = ["--bind".into(), format!("127.0.0.1:{port}").into()];
+                let port = ["--port".into(), port.into()];
+                match package {
+                    "flask" => {
+                        words.extend([folder.join("server.py").into(), "run".into()]);
+                        words.extend(port);
+                    }
+                    "gunicorn" => {
+                        words.push(folder.into());
+                        words.extend(bind);
+                        words.push("server:app".into());
+                    }
+                    _ => {
+                        words.push(folder.into());
+                        words.extend(port);
+                        words.push("server:app".into());
+                    }
+                }
                 words
             }
             Language::Script => vec![
@@ -255,7 +272,7 @@ impl Peer {
     /// Where a peer is built or its packages are installed.
     fn installation(&self, workspace: &Workspace) -> PathBuf {
         let name = match self.language {
-            Language::Python(package, _) => package,
+            Language::Python(folder, _) | Language::Npm(folder) => folder,
             _ => self.name,
         };
         workspace.target.join("peers").join(name)
@@ -265,7 +282,8 @@ impl Peer {
     fn copy_sources(&self, workspace: &Workspace) -> anyhow::Result<()> {
         let installation = self.installation(workspace);
         fs::create_dir_all(&installation)?;
-        let folder = workspace.root.join("peers").join(self.name);
+        let name = installation.file_name().expect("it is a folder's");
+        let folder = workspace.root.join("peers").join(name);
         for file in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let file = file?;
             fs::copy(file.path(), installation.join(file.file_name()))
@@ -295,7 +313,7 @@ impl Peer {
                 vec![go]
             }
             Language::Node | Language::Script => Vec::new(),
-            Language::Npm => {
+            Language::Npm(_) => {
                 let mut npm = Command::new("npm");
                 npm.args(["ci", "--no-audit", "--no-fund", "--prefer-offline"])
                     .args(["--loglevel", "error"]);
@@ -336,7 +354,7 @@ mod tests {
         let error = find("apache").expect_err("there is no such peer");
         assert_eq!(
             error.to_string(),
-            r#"there is no peer "apache": take one of axum, axum-server, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, spring, uvicorn, gunicorn, gunicorn-sync, python-threads"#
+            r#"there is no peer "apache": take one of axum, axum-server, actix, hyper, sundown, go-net-http, gin, gin-default, beego, beego-default, node, node-default, express, express-default, spring, uvicorn, gunicorn, gunicorn-sync, python-threads, flask"#
         );
     }
 

@@ -15,16 +15,22 @@ use sundown_verify::suite::{Judged, Told};
 use sundown_verify::{Check, Level, Suite, Verdict as Found, checks};
 
 use crate::folder::Folder;
+use crate::guarded::build_command;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 use subject::Subject;
 
-/// Run the suite on every peer and on the shop, and write docs/zoo.md and docs/zoo.html
+/// Run the suite on every peer and on the shop, and write docs/zoo.md and docs/zoo.html; or, with --guarded,
+/// on servers without and with `sundown run`, and write docs/guarded.md and docs/guarded.html
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Only these: peers, nginx-term, nginx-quit, shop
     #[arg(value_name = "NAME", env = "XTASK_ZOO")]
     names: Vec<String>,
+    /// Each by itself and under `sundown run`: by default servers that do nothing at a stop, and the checks of
+    /// the listener, the signal, the process and the budget
+    #[arg(long, env = "XTASK_ZOO_GUARDED")]
+    guarded: bool,
     /// How often each check is played
     #[arg(long, value_name = "N", default_value_t = 3, env = "XTASK_RUNS")]
     runs: usize,
@@ -37,6 +43,13 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    fn topic(&self) -> &'static Topic {
+        match self.guarded {
+            true => &UNDER_THE_GUARD,
+            false => &HOW_SERVERS_STOP,
+        }
+    }
+
     /// A part must not take the place of the whole.
     fn into(&self) -> &Path {
         let is_whole = self.names.is_empty() && self.only.is_empty();
@@ -44,6 +57,37 @@ impl Arguments {
         self.into.as_deref().unwrap_or(Path::new(default))
     }
 }
+
+/// What a page is about.
+struct Topic {
+    file: &'static str,
+    title: &'static str,
+    lead: &'static str,
+    /// What makes it.
+    chore: &'static str,
+    names: &'static [&'static str],
+    only: &'static [&'static str],
+}
+
+const HOW_SERVERS_STOP: Topic = Topic {
+    file: "zoo",
+    title: "How servers stop",
+    lead: "The checks of `sundown verify` on servers of many frameworks, each written as its own documentation\n\
+           recommends ([peers](../peers/README.md)).",
+    chore: "cargo xtask zoo",
+    names: &[],
+    only: &[],
+};
+
+const UNDER_THE_GUARD: Topic = Topic {
+    file: "guarded",
+    title: "How servers stop under `sundown run`",
+    lead: "Checks of `sundown verify` on servers that do nothing at a stop ([peers](../peers/README.md)): each by\n\
+           itself, and unchanged under `sundown run`.",
+    chore: "cargo xtask zoo --guarded",
+    names: &["flask", "express-default", "gin-default", "beego-default"],
+    only: &["listener", "signal", "proc", "budget"],
+};
 
 /// What came of one subject.
 struct Visit {
@@ -61,6 +105,7 @@ struct Seen {
 
 /// Everything that the pages tell.
 struct Zoo {
+    topic: &'static Topic,
     machine: String,
     runs: usize,
     checks: Vec<&'static Check>,
@@ -76,9 +121,16 @@ struct Mark {
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     let folder = Folder::new("zoo")?;
-    let subjects = subject::chosen(workspace, folder.path(), &arguments.names)?;
+    let topic = arguments.topic();
+    let names = or_usual(&arguments.names, topic.names);
+    let only = or_usual(&arguments.only, topic.only);
+    let mut subjects = subject::chosen(workspace, folder.path(), &names)?;
+    if arguments.guarded {
+        build_command(workspace)?;
+        subjects = subject::beside_guarded(workspace, subjects);
+    }
     let checks: Vec<&'static Check> = checks::all()
-        .filter(|check| is_wanted(check, &arguments.only))
+        .filter(|check| is_wanted(check, &only))
         .collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -100,6 +152,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         });
     }
     let zoo = Zoo {
+        topic,
         machine: machine(),
         runs: arguments.runs,
         checks,
@@ -107,13 +160,21 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     };
     let into = workspace.root.join(arguments.into());
     fs::create_dir_all(&into)?;
-    write(&into.join("zoo.md"), &markdown::page(&zoo))?;
-    write(&into.join("zoo.html"), &html::page(&zoo))?;
+    let file = into.join(topic.file);
+    write(&file.with_extension("md"), &markdown::page(&zoo))?;
+    write(&file.with_extension("html"), &html::page(&zoo))?;
     print!("{}", markdown::table(&zoo));
     Ok(match zoo.ours_broken() {
         false => Verdict::Holds,
         true => Verdict::Broken,
     })
+}
+
+fn or_usual(given: &[String], usual: &[&str]) -> Vec<String> {
+    match given.is_empty() {
+        true => usual.iter().map(|name| (*name).to_owned()).collect(),
+        false => given.to_vec(),
+    }
 }
 
 async fn judge(
@@ -122,7 +183,7 @@ async fn judge(
     runs: usize,
 ) -> anyhow::Result<Judged> {
     let suite = Suite::new(subject.service.clone(), checks.to_vec(), runs);
-    let name = subject.name;
+    let name = &subject.name;
     let judged = suite.run(|told| {
         if let Told::Stop { number, checks } = told {
             let first = checks[0].id;

@@ -422,6 +422,35 @@ async fn commands_are_run_before_the_application_is_told_and_when_it_has_ended()
 }
 
 #[tokio::test]
+async fn an_orphan_is_reaped_by_the_guard() {
+    let folder = TempDir::new().unwrap();
+    let orphan = folder.path().join("orphan");
+    let leave = format!("sleep 0.1 & echo $! > {}", orphan.display());
+    let options = [
+        "--quiet",
+        "100ms",
+        "--drain",
+        "50s",
+        "--pre-shutdown",
+        &leave,
+    ];
+    let mut guarded = Guarded::planted(&options, "none").await;
+    let client = guarded.ask("/endless");
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let gone = |orphan: &std::path::Path| {
+        let pid = fs::read_to_string(orphan).unwrap_or_default();
+        !pid.is_empty() && !std::path::Path::new("/proc").join(pid.trim()).exists()
+    };
+    while !gone(&orphan) {
+        assert!(!guarded.guard.has_ended(), "{}", guarded.guard.stderr());
+        tokio::task::yield_now().await;
+    }
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    assert_eq!(guarded.exit().await.0, Ended::Code(4));
+    drop(client);
+}
+
+#[tokio::test]
 async fn those_who_run_it_are_told_by_http_how_it_is() {
     let admin = free_port().unwrap();
     let options = [

@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::hooks::hooks;
 use crate::output::say;
 use crate::supervision::{Orders, Supervision};
-use crate::{Guard, HookWhen, signals};
+use crate::{Guard, HookWhen, orphans, signals};
 
 /// Beyond the drain, for what is killed to be gone.
 const KILLING: Duration = Duration::from_secs(2);
@@ -76,6 +76,7 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         let _in_runtime = runtime.enter();
         (Control::open(&guard.name), signals::others()?)
     };
+    runtime.spawn(orphans::reap());
     let (requests, received) = mpsc::channel(1);
     match control {
         Ok(control) => drop(runtime.spawn(control.serve(requests))),

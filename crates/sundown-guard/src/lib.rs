@@ -21,6 +21,7 @@ mod kin;
 mod letters;
 mod listeners;
 mod notices;
+mod orphans;
 mod output;
 mod readiness;
 mod retiring;

@@ -313,6 +313,13 @@ pub(crate) fn reap() -> io::Result<Option<(i32, i32)>> {
     Ok((pid > 0).then_some((pid, status)))
 }
 
+/// Reaps this child if it has ended (waitpid(2)).
+pub(crate) fn reap_child(pid: i32) -> io::Result<()> {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call.
+    check(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) }).map(drop)
+}
+
 /// Sends a signal to a process that the caller knows not to be reaped (kill(2)).
 pub(crate) fn signal(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: kill has no preconditions on memory.

@@ -57,10 +57,10 @@ impl Peer {
                 })
             }
             Language::Node => said(Command::new("node").arg("--version")),
-            Language::Npm => {
-                let lock = read(&format!("peers/{name}/package-lock.json"))?;
+            Language::Npm(folder) => {
+                let lock = read(&format!("peers/{folder}/package-lock.json"))?;
                 let node = said(Command::new("node").arg("--version"))?;
-                Ok(format!("{}, Node.js {node}", installed(&lock, name)?))
+                Ok(format!("{}, Node.js {node}", installed(&lock, folder)?))
             }
             Language::Maven => {
                 let project = read(&format!("peers/{name}/pom.xml"))?;

@@ -15,14 +15,16 @@ th:first-child,td:first-child{text-align:left}thead th{position:sticky;top:0;bac
 .pass{color:#6fcf88}.fail{background:#5a1511;color:#ffd5d0}.flaky,.unclear{background:#4d3b05;color:#ffe9a8}small{color:#999}}";
 
 pub(super) fn page(zoo: &Zoo) -> String {
+    let title = escape(&zoo.topic.title.replace('`', ""));
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>How servers stop</title>\n<style>{STYLE}</style>\n<h1>How servers stop</h1>\n"
+         <title>{title}</title>\n<style>{STYLE}</style>\n<h1>{title}</h1>\n"
     );
     let _ = writeln!(
         text,
-        "<p>Made by <code>cargo xtask zoo</code>. {}; runs of each check: {}. {}</p>",
+        "<p>Made by <code>{}</code>. {}; runs of each check: {}. {}</p>",
+        zoo.topic.chore,
         escape(&zoo.machine),
         zoo.runs,
         escape(LEGEND)
@@ -32,7 +34,7 @@ pub(super) fn page(zoo: &Zoo) -> String {
         let _ = write!(
             text,
             "<th>{}<br><small>{}</small></th>",
-            escape(subject.name),
+            escape(&subject.name),
             escape(&seen.version)
         );
     }
@@ -63,7 +65,7 @@ pub(super) fn page(zoo: &Zoo) -> String {
     }
     text.push_str("</tbody>\n</table>\n");
     for visit in &zoo.visits {
-        let name = escape(visit.subject.name);
+        let name = escape(&visit.subject.name);
         let _ = writeln!(text, "<h2>{name}</h2>");
         let seen = match &visit.outcome {
             Ok(seen) => seen,

@@ -7,16 +7,13 @@ use sundown_verify::suite::Judgement;
 
 use super::{LEGEND, Seen, Visit, Zoo, mark};
 
-const HEAD: &str = "\
-# How servers stop
-
-The checks of `sundown verify` on servers of many frameworks, each written as its own documentation
-recommends ([peers](../peers/README.md)). Made by `cargo xtask zoo`; every figure is of this one run.
-`sundown verify --explain ID` tells how a check works and where its promise comes from.
-";
-
 pub(super) fn page(zoo: &Zoo) -> String {
-    let mut text = HEAD.to_owned();
+    let topic = zoo.topic;
+    let mut text = format!(
+        "# {}\n\n{} Made by `{}`; every figure is of this one run.\n\
+         `sundown verify --explain ID` tells how a check works and where its promise comes from.\n",
+        topic.title, topic.lead, topic.chore
+    );
     let _ = writeln!(
         text,
         "\n{}; runs of each check: {}; a stop may take 30 s, as Kubernetes lets it.\n",
@@ -32,7 +29,10 @@ pub(super) fn page(zoo: &Zoo) -> String {
 
 /// A row for each check, a column for each server.
 pub(super) fn table(zoo: &Zoo) -> String {
-    let names: Vec<&str> = zoo.seen().map(|(subject, _)| subject.name).collect();
+    let names: Vec<&str> = zoo
+        .seen()
+        .map(|(subject, _)| subject.name.as_str())
+        .collect();
     let mut text = format!("| check | | {} |\n|---|---", names.join(" | "));
     text.push_str(&"|:-:".repeat(names.len()));
     text.push_str("|\n");

@@ -20,12 +20,14 @@ const GRACE: Duration = Duration::from_secs(30);
 const PORT: &str = "{port}";
 
 pub(super) struct Subject {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) framework: &'static str,
     pub(super) service: Service,
     kind: Kind,
+    guarded: bool,
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
     Peer(&'static Peer),
     Nginx,
@@ -40,17 +42,25 @@ pub(super) fn chosen(
 ) -> anyhow::Result<Vec<Subject>> {
     let all = all(workspace, folder);
     for name in names {
-        if !all.iter().any(|subject| subject.name == name) {
-            let known: Vec<_> = all.iter().map(|subject| subject.name).collect();
+        if !all.iter().any(|subject| subject.name == *name) {
+            let known: Vec<_> = all.iter().map(|subject| subject.name.as_str()).collect();
             bail!(
                 "nobody is called {name:?}: take some of {}",
                 known.join(", ")
             );
         }
     }
-    let wanted =
-        |subject: &Subject| names.is_empty() || names.iter().any(|name| name == subject.name);
+    let wanted = |subject: &Subject| names.is_empty() || names.contains(&subject.name);
     Ok(all.into_iter().filter(wanted).collect())
+}
+
+/// Each of these and, behind it, the same under `sundown run`.
+pub(super) fn beside_guarded(workspace: &Workspace, subjects: Vec<Subject>) -> Vec<Subject> {
+    let twin = |subject: Subject| {
+        let guarded = subject.guarded(workspace);
+        [subject, guarded]
+    };
+    subjects.into_iter().flat_map(twin).collect()
 }
 
 fn all(workspace: &Workspace, folder: &Path) -> Vec<Subject> {
@@ -91,10 +101,11 @@ impl Subject {
             ..Offers::default()
         };
         Self {
-            name: peer.name,
+            name: peer.name.to_owned(),
             framework: peer.framework,
             service: service(peer.words(workspace, PORT), offers, libc::SIGTERM),
             kind: Kind::Peer(peer),
+            guarded: false,
         }
     }
 
@@ -113,10 +124,11 @@ impl Subject {
             ..Offers::default()
         };
         Self {
-            name,
+            name: name.to_owned(),
             framework,
             service: service(command, offers, signal),
             kind: Kind::Nginx,
+            guarded: false,
         }
     }
 
@@ -145,15 +157,34 @@ impl Subject {
             ..Offers::default()
         };
         Self {
-            name: "shop",
+            name: "shop".to_owned(),
             framework: "the shop's orders, on sundown",
             service: service(command, offers, libc::SIGTERM),
             kind: Kind::Shop,
+            guarded: false,
+        }
+    }
+
+    fn guarded(&self, workspace: &Workspace) -> Self {
+        let sundown = workspace.target.join("release/sundown");
+        let mut words = vec![sundown.into_os_string()];
+        words.extend(["run", "--quiet", "500ms", "--"].map(Into::into));
+        let mut service = self.service.clone();
+        if let Target::Command(command) = &mut service.target {
+            words.append(command);
+            *command = words;
+        }
+        Self {
+            name: format!("{}, guarded", self.name),
+            framework: self.framework,
+            service,
+            kind: self.kind,
+            guarded: true,
         }
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        matches!(self.kind, Kind::Shop) || self.name == "sundown"
+        self.guarded || matches!(self.kind, Kind::Shop) || self.name == "sundown"
     }
 
     /// What this machine lacks for it.
