@@ -51,7 +51,7 @@ async fn who_listens_and_does_not_accept_is_not_ready_by_tcp() {
         "--ready",
         "tcp",
         "--ready-within",
-        "2s",
+        "8s",
         "--name",
         "by-tcp",
     ];
@@ -86,12 +86,19 @@ async fn a_url_of_the_next_generations_own_decides_whether_it_is_ready() {
     let planted = bin_path("examples/planted").display().to_string();
     let store = tempfile::NamedTempFile::new().unwrap();
     let store = store.path().display().to_string();
-    for (path, ready) in [("fast", true), ("ledger/not-there", false)] {
+    for (path, within, ready) in [("fast", "60s", true), ("ledger/not-there", "2s", false)] {
         let url = format!("http://localhost:{port}/{path}");
-        let mut guard = guard(&["--quiet", "100ms", "--ready", &url, "--ready-within", "2s"])
-            .args([planted.as_str(), &port, "none", &store])
-            .start()
-            .unwrap();
+        let mut guard = guard(&[
+            "--quiet",
+            "100ms",
+            "--ready",
+            &url,
+            "--ready-within",
+            within,
+        ])
+        .args([planted.as_str(), &port, "none", &store])
+        .start()
+        .unwrap();
         guard
             .wait_output("generation 1 listens on", LIMIT)
             .await
@@ -172,7 +179,7 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut client = std::net::TcpStream::connect(address)?;
     write!(
         client,
-        "GET {path} HTTP/1.1\r\nhost: guarded\r\nconnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
     )?;
     let mut answer = String::new();
     client.read_to_string(&mut answer)?;
@@ -468,5 +475,20 @@ async fn those_who_run_it_are_told_by_http_how_it_is() {
         .await
         .unwrap();
     assert!(get(admin, "/readyz").unwrap().starts_with("ready"));
+    let (code, _, said) = ask(&["restart", "--wait", "--name", "watched"]);
+    assert_eq!(code, 0, "{said}");
+    let metrics = get(admin, "/metrics").unwrap();
+    for line in [
+        "sundown_generation 2",
+        "sundown_restarts_done_total 1",
+        "sundown_crashes_total 0",
+    ] {
+        assert!(
+            metrics
+                .lines()
+                .any(|other| other.trim_end_matches(".0") == line),
+            "{metrics}"
+        );
+    }
     stop(guarded.guard).await;
 }

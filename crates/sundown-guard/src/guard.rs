@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sundown::{Admin, App, BoxError, Handle, OnDeath, Worker};
-use tokio::sync::{mpsc, watch};
+use sundown::{Admin, App, BoxError, Figure, Handle, OnDeath, Worker};
+use tokio::sync::mpsc;
 
 use crate::control::Control;
 use crate::hooks::hooks;
 use crate::output::say;
-use crate::supervision::{Orders, Supervision};
+use crate::supervision::{Orders, Shown, Supervision};
 use crate::{Guard, HookWhen, orphans, signals};
 
 /// Beyond the drain, for what is killed to be gone.
@@ -49,7 +49,8 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    let (ready, mut once_ready) = watch::channel(false);
+    let shown = Shown::default();
+    let mut once_ready = shown.ready.subscribe();
     let time_of = |when| {
         let hooks = guard.hooks.iter().filter(|hook| hook.when == when);
         hooks.map(|hook| hook.timeout).sum::<Duration>()
@@ -67,6 +68,9 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         .release_share(releasing);
     for hook in hooks(&guard.hooks, &guard.name) {
         app = app.hook(hook);
+    }
+    for figure in figures(&shown) {
+        app = app.figure(figure);
     }
     if let Some(address) = &guard.admin {
         app = app.admin(Admin::at(address.as_str()));
@@ -94,9 +98,9 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
             ),
         ),
     }
-    let mut parts = Some((guard, received, signals, ready));
+    let mut parts = Some((guard, received, signals, shown));
     let worker = Worker::new("application", move |ctx| {
-        let (guard, requests, signals, ready) = parts.take().expect("it is started once");
+        let (guard, requests, signals, shown) = parts.take().expect("it is started once");
         let (handle, outcome) = (handle.clone(), outcome.clone());
         async move {
             let orders = Orders {
@@ -105,7 +109,7 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
                 handle: handle.clone(),
                 requests,
             };
-            let ended = match Supervision::start(guard, orders, ready) {
+            let ended = match Supervision::start(guard, orders, shown) {
                 Ok(supervision) => supervision.run().await,
                 Err(error) => {
                     eprintln!("error: {error}");
@@ -119,6 +123,48 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
     });
     let app = app.add_worker(worker.on_death(OnDeath::StopService));
     Ok(runtime.block_on(app.serve())?.exit_code)
+}
+
+/// What those who run it see of the guard in numbers.
+fn figures(shown: &Shown) -> Vec<Figure> {
+    let counts = || shown.counts.subscribe();
+    let (generation, restarts, failed, crashes) = (counts(), counts(), counts(), counts());
+    let (retiring, holding) = (shown.retirees.clone(), shown.retirees.clone());
+    vec![
+        Figure::gauge(
+            "generation",
+            "The number of the generation that takes what connects",
+            move || generation.borrow().generation.into(),
+        ),
+        Figure::gauge(
+            "generations_retiring",
+            "Generations that finish what they have",
+            move || retiring.status().len() as f64,
+        ),
+        Figure::gauge(
+            "generations_held",
+            "What holds up their end: connections, and who waits in a queue",
+            move || {
+                let held = holding.status().into_iter().map(|one| one.held_count);
+                held.sum::<usize>() as f64
+            },
+        ),
+        Figure::counter(
+            "restarts_done",
+            "Generations that took over because that was asked for",
+            move || restarts.borrow().restarts,
+        ),
+        Figure::counter(
+            "restarts_failed",
+            "Restarts that came to nothing",
+            move || failed.borrow().failed_restarts,
+        ),
+        Figure::counter(
+            "crashes",
+            "Ends of the application that nobody asked for",
+            move || crashes.borrow().crashes,
+        ),
+    ]
 }
 
 /// Without its application a guard has nothing to do.

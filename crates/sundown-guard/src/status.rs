@@ -29,6 +29,8 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Counts {
+    /// The number of the generation that takes what connects.
+    pub generation: u32,
     /// Generations that took over because that was asked for.
     pub restarts: u64,
     /// Restarts that came to nothing.

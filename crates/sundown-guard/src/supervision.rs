@@ -32,6 +32,15 @@ use crate::{Guard, Mode, Passed, Restart};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// What others see of the guard.
+#[derive(Default)]
+pub(crate) struct Shown {
+    /// Whether a generation has been ready yet.
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) counts: watch::Sender<Counts>,
+    pub(crate) retirees: Retirees,
+}
+
 /// What tells the guard what to do.
 pub(crate) struct Orders {
     pub(crate) ctx: Context,
@@ -56,23 +65,16 @@ pub(crate) struct Supervision {
     again: bool,
     /// That the current one is waited for.
     awaited: Option<Awaited>,
-    /// Whether one has been ready yet.
-    ready: watch::Sender<bool>,
     last_restart: Option<String>,
-    counts: Counts,
+    shown: Shown,
     retiring: JoinSet<Retired>,
-    retirees: Retirees,
     groups: Groups,
 }
 
 impl Supervision {
     /// # Errors
     /// If a keeper cannot be started, or, with what cannot be had, a socket that is to be passed.
-    pub(crate) fn start(
-        guard: Guard,
-        orders: Orders,
-        ready: watch::Sender<bool>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(guard: Guard, orders: Orders, shown: Shown) -> io::Result<Self> {
         let mut groups = Groups::default();
         let mut start = Start::default();
         if let Mode::ListenFds(passed) = &guard.mode {
@@ -85,6 +87,7 @@ impl Supervision {
                 start.listeners.push(listener);
             }
         }
+        shown.counts.send_modify(|counts| counts.generation = 1);
         let since = Instant::now();
         Ok(Self {
             current: Generation::start(&guard, 1, start)?,
@@ -99,11 +102,9 @@ impl Supervision {
                 until: Some(since + guard.ready_within),
                 asked: Vec::new(),
             }),
-            ready,
             last_restart: None,
-            counts: Counts::default(),
+            shown,
             retiring: JoinSet::new(),
-            retirees: Retirees::default(),
             groups,
             guard,
             orders,
@@ -210,7 +211,7 @@ impl Supervision {
         };
         // One that has never listened would not be helped by it; what is passed listens before it runs.
         let has_listened = match self.guard.mode {
-            Mode::ListenFds(_) => *self.ready.borrow(),
+            Mode::ListenFds(_) => *self.shown.ready.borrow(),
             Mode::Auto | Mode::Kernel => !self.current.listeners().is_empty(),
         };
         restarts && has_listened
@@ -244,7 +245,7 @@ impl Supervision {
         if self.since.elapsed() > LONGEST_PAUSE {
             self.pause = Duration::ZERO;
         }
-        self.counts.crashes += 1;
+        self.count(|counts| counts.crashes += 1);
         let pause = humantime::format_duration(self.pause);
         self.say(&format!(
             "the application has ended ({code}); it is started again in {pause}"
@@ -277,7 +278,7 @@ impl Supervision {
             self.groups.joins(listener.address, number, listener.inode);
         }
         let next = Generation::start(&self.guard, number, start)?;
-        let old = std::mem::replace(&mut self.current, next);
+        let old = self.make_current(next);
         let kept = |inode| {
             self.current
                 .listeners()
@@ -287,7 +288,6 @@ impl Supervision {
         for gone in old.listeners().iter().filter(|own| !kept(own.inode)) {
             self.groups.leaves(gone.inode);
         }
-        self.since = Instant::now();
         self.respawn_at = None;
         if let Some(awaited) = &mut self.awaited {
             awaited.readiness = Readiness::new();
@@ -355,7 +355,7 @@ impl Supervision {
             held: Vec::new(),
             held_count: 0,
         };
-        let mut generations = self.retirees.status();
+        let mut generations = self.shown.retirees.status();
         let state = match self.current.is_vacant() || self.respawn_at.is_some() {
             true => State::Waiting,
             false => State::Current,
@@ -366,11 +366,11 @@ impl Supervision {
         Status {
             name: self.guard.name.clone(),
             pid: std::process::id(),
-            ready: *self.ready.borrow(),
+            ready: *self.shown.ready.borrow(),
             stopping: false,
             generations,
             last_restart: self.last_restart.clone(),
-            counts: self.counts,
+            counts: *self.shown.counts.borrow(),
         }
     }
 
@@ -401,10 +401,8 @@ impl Supervision {
             current,
             respawn_at,
             last_restart,
-            counts,
-            ready,
+            shown,
             mut retiring,
-            retirees,
             ..
         } = self;
         if current.is_vacant() || respawn_at.is_some() {
@@ -417,17 +415,17 @@ impl Supervision {
                 true => Scope::alone(&current, guard.quiet),
                 false => Scope::beside(&current, guard.quiet),
             };
-            let (retiree, ctx) = (retirees.add(&current), orders.ctx.clone());
+            let (retiree, ctx) = (shown.retirees.add(&current), orders.ctx.clone());
             retiring.spawn(retire(guard.clone(), ctx, current, scope, None, retiree));
         }
         let status = || Status {
             name: guard.name.clone(),
             pid: std::process::id(),
-            ready: *ready.borrow(),
+            ready: *shown.ready.borrow(),
             stopping: true,
-            generations: retirees.status(),
+            generations: shown.retirees.status(),
             last_restart: last_restart.clone(),
-            counts,
+            counts: *shown.counts.borrow(),
         };
         loop {
             tokio::select! {
@@ -454,6 +452,17 @@ impl Supervision {
                 }
             }
         }
+    }
+
+    /// Returns the one before.
+    fn make_current(&mut self, next: Generation) -> Generation {
+        self.since = Instant::now();
+        self.count(|counts| counts.generation = next.number());
+        std::mem::replace(&mut self.current, next)
+    }
+
+    fn count(&self, count: impl FnOnce(&mut Counts)) {
+        self.shown.counts.send_modify(count);
     }
 
     fn say(&self, text: &str) {

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::control::{self, Owner};
 use crate::core::{Core, Link, lock};
 use crate::error::{BoxError, Error};
+use crate::figures::Figure;
 use crate::hooks::{Hook, HookResult};
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::release::Release;
@@ -45,6 +46,7 @@ pub struct App {
     workers: Vec<Worker>,
     hooks: Vec<Hook>,
     checks: Vec<Check>,
+    figures: Vec<Figure>,
     admin: Option<Admin>,
     admin_settings: AdminSettings,
     requests: Requests,
@@ -62,6 +64,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<Worker>,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) checks: Vec<Check>,
+    pub(crate) figures: Vec<Figure>,
     pub(crate) admin: Option<admin::Settled>,
     pub(crate) restart_within: Duration,
     pub(crate) ready_when: Option<Readying>,
@@ -259,6 +262,7 @@ impl App {
             workers: Vec::new(),
             hooks: Vec::new(),
             checks: Vec::new(),
+            figures: Vec::new(),
             admin: None,
             admin_settings: AdminSettings::default(),
             requests: Requests::default(),
@@ -393,6 +397,12 @@ impl App {
     /// Counts the service as ready only while this holds; see [`Check`].
     pub fn check(mut self, check: Check) -> Self {
         self.checks.push(check);
+        self
+    }
+
+    /// Shows a number of the service's own beside the library's; see [`Figure`].
+    pub fn figure(mut self, figure: Figure) -> Self {
+        self.figures.push(figure);
         self
     }
 
@@ -567,6 +577,7 @@ impl App {
             workers,
             hooks,
             checks,
+            figures,
             admin,
             admin_settings,
             restart_within,
@@ -589,6 +600,7 @@ impl App {
             workers,
             hooks,
             checks,
+            figures,
             admin,
             restart_within,
             ready_when,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::budget::{Budget, Schedule};
 use crate::checks::Checks;
 use crate::exit::ExitStatus;
+use crate::figures::Figure;
 use crate::hooks::When;
 use crate::in_flight::InFlight;
 use crate::lifecycle::{Event, Phase, Reason};
@@ -92,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) connections: Connections,
     pub(crate) tasks: Tasks,
     pub(crate) checks: Checks,
+    /// Known once the parts are.
+    pub(crate) figures: OnceLock<Vec<Figure>>,
     pub(crate) succession: Arc<Succession>,
     pub(crate) manager: Manager,
     stop: Mutex<Option<StopTimes>>,
@@ -206,6 +209,7 @@ impl Core {
             connections: Connections::default(),
             tasks: Tasks::default(),
             checks: Checks::default(),
+            figures: OnceLock::new(),
             succession,
             manager,
             stop: Mutex::new(None),

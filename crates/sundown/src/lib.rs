@@ -88,6 +88,7 @@ mod status;
 mod budget;
 mod error;
 mod exit;
+mod figures;
 mod lifecycle;
 mod settings;
 #[cfg(feature = "tls")]
@@ -130,6 +131,7 @@ pub use checks::Check;
 pub use context::{Cancelled, Context, DEADLINE_HEADER, Guard};
 pub use error::{BoxError, Error};
 pub use exit::ExitStatus;
+pub use figures::Figure;
 pub use hooks::{Hook, HookResult, When};
 pub use lifecycle::{Phase, Reason};
 pub use release::Release;

@@ -122,11 +122,13 @@ async fn start(
         workers,
         hooks,
         checks,
+        figures,
         admin,
         restart_within,
         ready_when,
         stops,
     } = prepare.await?;
+    let _ = core.figures.set(figures);
     if listeners.is_empty() && workers.is_empty() {
         return Err(Error::Nothing(name));
     }

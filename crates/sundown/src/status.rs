@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::checks::CheckStatus;
 use crate::core::{Core, RunningHook};
+use crate::figures::FigureStatus;
 use crate::hooks::When;
 use crate::lifecycle::Phase;
 use crate::report::{
@@ -47,6 +48,8 @@ pub(crate) struct Status {
     pub(crate) hooks: Vec<HookReport>,
     running_hook: Option<HookStatus>,
     pub(crate) checks: Vec<CheckStatus>,
+    /// The service's own.
+    figures: Vec<FigureStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,6 +119,13 @@ impl Status {
             hooks: findings.hooks.clone(),
             running_hook: findings.hook.as_ref().map(running),
             checks: core.checks.list(),
+            figures: core
+                .figures
+                .get()
+                .into_iter()
+                .flatten()
+                .map(Into::into)
+                .collect(),
         }
     }
 

@@ -72,7 +72,7 @@ impl Supervision {
     }
 
     fn refuse(&mut self, asked: Option<oneshot::Sender<Answer>>, why: &str) {
-        self.counts.failed_restarts += 1;
+        self.count(|counts| counts.failed_restarts += 1);
         self.say(&format!("no restart: {why}"));
         if let Some(asked) = asked {
             let _ = asked.send(Answer::Refused(why.to_owned()));
@@ -126,8 +126,7 @@ impl Supervision {
         let listeners = self.open_beside(number)?;
         self.latest = number;
         let vacant = Generation::vacant(number, listeners);
-        let old = std::mem::replace(&mut self.current, vacant);
-        self.since = Instant::now();
+        let old = self.make_current(vacant);
         self.steer_to_current();
         self.say(&format!(
             "restart: generation {} finishes what it has, and who connects waits for generation {number}",
@@ -199,10 +198,10 @@ impl Supervision {
             return;
         };
         if due == Due::Ready {
-            self.ready.send_replace(true);
+            self.shown.ready.send_replace(true);
             let number = self.current.number();
             if number > 1 {
-                self.counts.restarts += 1;
+                self.count(|counts| counts.restarts += 1);
                 let told = format!("generation {number} takes what connects");
                 self.restarted(awaited.asked, Answer::Done(told.clone()), &told);
             }
@@ -265,9 +264,8 @@ impl Supervision {
     fn take_over(&mut self) {
         let Some(next) = self.next.take() else { return };
         let (new, old) = (next.generation.number(), self.current.number());
-        let old_one = std::mem::replace(&mut self.current, next.generation);
-        self.since = Instant::now();
-        self.counts.restarts += 1;
+        let old_one = self.make_current(next.generation);
+        self.count(|counts| counts.restarts += 1);
         self.steer_to_current();
         self.current.outlives(self.guard.on_guard_death);
         if self.respawn_at.take().is_some() {
@@ -277,7 +275,7 @@ impl Supervision {
         }
         // What was waited for is here, though it is another one.
         self.awaited = None;
-        self.ready.send_replace(true);
+        self.shown.ready.send_replace(true);
         self.restarted(
             next.asked,
             Answer::Done(format!("generation {new} takes what connects")),
@@ -288,7 +286,7 @@ impl Supervision {
     /// Lets a generation finish what it has, beside another.
     fn retire(&mut self, old: Generation) {
         old.outlives(OnGuardDeath::Stop);
-        let retiree = self.retirees.add(&old);
+        let retiree = self.shown.retirees.add(&old);
         let scope = Scope::beside(&old, self.guard.quiet);
         let until = Instant::now() + self.guard.drain;
         let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
@@ -303,7 +301,7 @@ impl Supervision {
         };
         kill(&mut next.generation).await;
         self.part_with(next.generation);
-        self.counts.failed_restarts += 1;
+        self.count(|counts| counts.failed_restarts += 1);
         let serves = format!("generation {} serves on", self.current.number());
         let told = format!("restart failed: {problem}; {serves}");
         self.restarted(next.asked, Answer::Refused(problem), &told);

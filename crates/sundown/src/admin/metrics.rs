@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::checks::Standing;
 use crate::core::Core;
+use crate::figures::{Figure, Read};
 use crate::lifecycle::Phase;
 use crate::status::Status;
 
@@ -39,6 +40,7 @@ pub(super) fn text(core: &Core) -> String {
     register_life(&mut registry, &status);
     register_traffic(&mut registry, &status);
     register_parts(&mut registry, &status);
+    register_own(&mut registry, core.figures.get().into_iter().flatten());
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes everything");
     text
@@ -138,6 +140,20 @@ fn register_parts(registry: &mut Registry, status: &Status) {
     });
     let help = "Whether each check of readiness holds (1) or not (0)";
     registry.register("check_up", help, gauges(checks));
+}
+
+fn register_own<'a>(registry: &mut Registry, figures: impl Iterator<Item = &'a Figure>) {
+    for figure in figures {
+        let (name, help) = (figure.name.as_str(), figure.help.as_str());
+        match &figure.read {
+            Read::Gauge(read) => registry.register(name, help, gauge(read())),
+            Read::Counter(read) => {
+                let counter = Counter::<u64>::default();
+                counter.inc_by(read());
+                registry.register(name, help, counter);
+            }
+        }
+    }
 }
 
 fn gauge(value: f64) -> Gauge<f64, AtomicU64> {
