@@ -438,3 +438,19 @@ async fn whether_it_is_started_again_and_by_what_it_is_stopped_is_a_setting() {
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(0), "{said}");
 }
+
+#[tokio::test]
+async fn what_holds_a_stop_up_is_told_while_it_does() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "none").await;
+    let client = guarded.ask("/endless");
+    let peer = client.local_addr().unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let held = format!(
+        "generation 1 waits for connection {} from {peer}",
+        guarded.address
+    );
+    guarded.guard.wait_output(&held, LIMIT).await.unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(4), "{said}");
+}

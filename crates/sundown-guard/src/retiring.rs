@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sundown::{Context, Work};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval_at, sleep_until};
 
 use crate::drain::{Held, Open, Scope};
 use crate::generation::{Generation, News};
@@ -20,6 +20,9 @@ use crate::{Guard, sys};
 
 /// How many of what holds a generation are named in a status.
 const NAMED: usize = 10;
+
+/// How often is said what a generation waits for.
+const WORD: Duration = Duration::from_secs(5);
 
 /// A generation of which no process is left.
 pub(crate) struct Retired {
@@ -109,6 +112,18 @@ impl Retirees {
 }
 
 impl Retiree {
+    /// What holds it, in words.
+    fn held(&self) -> Option<String> {
+        let all = self.all.lock();
+        let held = named(all.get(&self.number)?.held.as_ref());
+        let first: Vec<_> = held.iter().take(3).map(ToString::to_string).collect();
+        let more = match held.len() - first.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        (!first.is_empty()).then(|| format!("{}{more}", first.join(", ")))
+    }
+
     fn is_held_by(&self, held: Option<Held>) {
         if let Some(shown) = self.all.lock().get_mut(&self.number) {
             shown.held = held;
@@ -184,8 +199,12 @@ async fn finish(
     let quiesced = {
         let rests = scope.quiesce(|held| retiree.is_held_by(held));
         tokio::pin!(rests);
+        let mut word = interval_at(began + WORD, WORD);
         loop {
             tokio::select! {
+                _ = word.tick() => if let Some(held) = retiree.held() {
+                    say(guard, &format!("generation {} waits for {held}", generation.number()));
+                },
                 rests = &mut rests => break Some(rests),
                 news = generation.news() => match news {
                     News::Gone => return Vec::new(),
