@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -39,10 +40,22 @@ func main() {
 		close(stopped)
 	}()
 
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	if err := serve(server); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
 	<-stopped
+}
+
+// serve takes a socket that is passed (sd_listen_fds(3)), if there is one.
+func serve(server *http.Server) error {
+	if os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return server.ListenAndServe()
+	}
+	listener, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	return server.Serve(listener)
 }
 
 func ok(w http.ResponseWriter, _ *http.Request) {

@@ -33,12 +33,13 @@ pub(crate) struct Arguments {
     /// How many SIGKILLs of each server, under load
     #[arg(long, value_name = "N", default_value_t = 10, env = "XTASK_KILLS")]
     kills: u32,
-    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport
+    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport; with -passed behind it, one that takes
+    /// the socket that the guard passes
     #[arg(
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,gunicorn-sync,python-threads,nginx,nginx-reuseport,spring",
+        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,gunicorn-sync,python-threads,nginx,nginx-reuseport,go-net-http-passed,gunicorn-passed,spring",
         env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,

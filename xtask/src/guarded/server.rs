@@ -37,6 +37,8 @@ pub(crate) const NOBODY: u32 = 65534;
 #[derive(Clone, Copy)]
 enum Kind {
     Peer(&'static Peer),
+    /// One that takes the socket that the guard passes.
+    Passed(&'static Peer),
     /// What follows `listen` in its configuration.
     Nginx(Option<&'static str>),
 }
@@ -45,6 +47,9 @@ const NGINX: [(&str, &str, Option<&str>); 2] = [
     ("nginx", "nginx", None),
     ("nginx-reuseport", "nginx, reuseport", Some("reuseport")),
 ];
+
+/// Behind the name of a peer that takes sockets.
+const PASSED: &str = "-passed";
 
 impl<'a> Server<'a> {
     /// Finds and builds servers by their names; says on stderr which this machine cannot have.
@@ -66,7 +71,7 @@ impl<'a> Server<'a> {
             match server.missing() {
                 Some(missing) => eprintln!("skipped: {missing}"),
                 None => {
-                    if let Kind::Peer(peer) = server.kind {
+                    if let Kind::Peer(peer) | Kind::Passed(peer) = server.kind {
                         peer.build(workspace)?;
                     }
                     chosen.push(server);
@@ -80,10 +85,16 @@ impl<'a> Server<'a> {
         let nginx = NGINX.into_iter().find(|(known, ..)| *known == name);
         let (framework, kind) = match nginx {
             Some((_, framework, listen)) => (framework, Kind::Nginx(listen)),
-            None => {
-                let peer = peers::find(name)?;
-                (peer.framework, Kind::Peer(peer))
-            }
+            None => match name.strip_suffix(PASSED) {
+                Some(name) => {
+                    let peer = peers::find(name)?;
+                    (peer.framework, Kind::Passed(peer))
+                }
+                None => {
+                    let peer = peers::find(name)?;
+                    (peer.framework, Kind::Peer(peer))
+                }
+            },
         };
         Ok(Self {
             framework,
@@ -96,7 +107,7 @@ impl<'a> Server<'a> {
 
     fn missing(&self) -> Option<String> {
         match self.kind {
-            Kind::Peer(peer) => peer.missing_toolchain(),
+            Kind::Peer(peer) | Kind::Passed(peer) => peer.missing_toolchain(),
             Kind::Nginx(_) => {
                 let there = Command::new("nginx").arg("-v").output().is_ok();
                 let missing = "nginx is missing: install Debian's package nginx-light";
@@ -108,19 +119,19 @@ impl<'a> Server<'a> {
     /// A path that takes it some 150 ms.
     pub(crate) fn slow(&self) -> &'static str {
         match self.kind {
-            Kind::Peer(_) => "/slow?ms=150",
+            Kind::Peer(_) | Kind::Passed(_) => "/slow?ms=150",
             Kind::Nginx(_) => "/slow",
         }
     }
 
     /// Whether it keeps the whole contract of the peers.
     pub(crate) fn is_peer(&self) -> bool {
-        matches!(self.kind, Kind::Peer(_))
+        matches!(self.kind, Kind::Peer(_) | Kind::Passed(_))
     }
 
     /// Whether it has events with a gap and a count.
     pub(crate) fn is_paced(&self) -> bool {
-        matches!(self.kind, Kind::Peer(peer) if peer.paced)
+        matches!(self.kind, Kind::Peer(peer) | Kind::Passed(peer) if peer.paced)
     }
 
     /// As it is by itself.
@@ -142,6 +153,7 @@ impl<'a> Server<'a> {
             .env("SUNDOWN_RUN_DIR", run_dir)
             .arg("run")
             .args(options)
+            .args(self.passes(port))
             .arg("--")
             .args(self.words(port))
     }
@@ -169,6 +181,13 @@ impl<'a> Server<'a> {
         )?)
     }
 
+    fn passes(&self, port: u16) -> Vec<String> {
+        match self.kind {
+            Kind::Passed(_) => vec!["--listen".to_owned(), format!("127.0.0.1:{port}")],
+            Kind::Peer(_) | Kind::Nginx(_) => Vec::new(),
+        }
+    }
+
     /// The command, as the user that guards.
     fn sundown(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
@@ -185,7 +204,8 @@ impl<'a> Server<'a> {
     fn words(&self, port: u16) -> Vec<OsString> {
         let port = port.to_string();
         match self.kind {
-            Kind::Peer(peer) => peer.words(self.workspace, &port),
+            // What it is told of a port counts only where nothing is passed.
+            Kind::Peer(peer) | Kind::Passed(peer) => peer.words(self.workspace, &port),
             Kind::Nginx(listen) => {
                 let script = self.workspace.root.join("peers/nginx/serve.sh");
                 let mut words = vec![script.into(), port.into(), self.folder.into()];
