@@ -13,7 +13,8 @@ use tokio::io::unix::AsyncFd;
 use crate::letters::{self, Order, To, Word};
 use crate::listeners::Listener;
 use crate::notices::{Notices, Said};
-use crate::{Guard, Mode, OnGuardDeath, Output, Ready, environment, kin, output, sys};
+use crate::output::Relays;
+use crate::{Guard, Mode, OnGuardDeath, Output, Ready, environment, kin, sys};
 
 /// A command that was started, seen from the guard.
 pub(crate) struct Generation {
@@ -35,6 +36,7 @@ pub(crate) struct Generation {
 struct Running {
     keeper: Child,
     letters: AsyncFd<OwnedFd>,
+    relays: Relays,
     /// What it says of itself, where that is asked for.
     notices: Option<Notices>,
 }
@@ -122,7 +124,7 @@ impl Generation {
         // Its copy of the other end would keep the conversation open.
         drop(keeper);
         let mut keeper = spawned?;
-        output::relay(guard, number, &mut keeper);
+        let relays = Relays::start(guard, number, &mut keeper);
         let passes = matches!(guard.mode, Mode::ListenFds(_));
         for Listener {
             address, socket, ..
@@ -145,6 +147,7 @@ impl Generation {
             running: Some(Running {
                 keeper,
                 letters: sys::watch(ours)?,
+                relays,
                 notices,
             }),
             heard: match passes {
@@ -216,6 +219,7 @@ impl Generation {
             }
             Ok(None) | Err(_) => {
                 let _ = running.keeper.wait();
+                running.relays.last_words().await;
                 News::Gone
             }
         }

@@ -2,9 +2,11 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::process::Child;
-use std::time::SystemTime;
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use crate::Guard;
 
@@ -22,25 +24,46 @@ struct Line<'a> {
     line: &'a str,
 }
 
-/// Reads what a keeper's command prints, if it is ours to read, until nobody can print there any more.
-pub(crate) fn relay(guard: &Guard, generation: u32, keeper: &mut Child) {
-    if let Some(stdout) = keeper.stdout.take() {
-        relay_one(guard, generation, "stdout", stdout);
+/// How long what was printed last may take to be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How often is looked whether it was.
+const STEP: Duration = Duration::from_millis(5);
+
+/// The threads that read what a generation prints.
+#[derive(Default)]
+pub(crate) struct Relays(Vec<JoinHandle<()>>);
+
+impl Relays {
+    /// Reads what a keeper's command prints, if it is ours to read, until nobody can print there any more.
+    pub(crate) fn start(guard: &Guard, generation: u32, keeper: &mut Child) -> Self {
+        let stdout = keeper.stdout.take();
+        let stderr = keeper.stderr.take();
+        let relays = [
+            stdout.and_then(|stdout| relay(guard, generation, "stdout", stdout)),
+            stderr.and_then(|stderr| relay(guard, generation, "stderr", stderr)),
+        ];
+        Self(relays.into_iter().flatten().collect())
     }
-    if let Some(stderr) = keeper.stderr.take() {
-        relay_one(guard, generation, "stderr", stderr);
+
+    /// Waits until all of it is told, once nobody prints any more; not for ever where nobody reads it.
+    pub(crate) async fn last_words(&self) {
+        let until = Instant::now() + LAST_WORDS;
+        while self.0.iter().any(|relay| !relay.is_finished()) && Instant::now() < until {
+            sleep(STEP).await;
+        }
     }
 }
 
 /// On a thread: whoever reads our output may be slow, and then the application waits and not the guard.
-fn relay_one(
+fn relay(
     guard: &Guard,
     generation: u32,
     stream: &'static str,
     printed: impl Read + Send + 'static,
-) {
+) -> Option<JoinHandle<()>> {
     let service = guard.name.clone();
-    let relay = move || {
+    let read = move || {
         let mut printed = BufReader::new(printed);
         let mut bytes = Vec::new();
         loop {
@@ -65,7 +88,7 @@ fn relay_one(
     };
     let named = std::thread::Builder::new().name(format!("{stream}-{generation}"));
     // Without a thread the pipe is closed, and the application hears of that by what it prints.
-    let _ = named.spawn(relay);
+    named.spawn(read).ok()
 }
 
 /// Says something of the guard's own on stderr.
