@@ -563,6 +563,10 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id();
+        // Within execve(2) a process has no environment for a moment.
+        while marked(&mark).is_empty() && child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
         assert_eq!(marked(&mark), [pid]);
         assert!(!is_frozen(pid) && !has_ended(pid));
         let mut status = 0;
