@@ -276,6 +276,14 @@ impl Generation {
         std::mem::take(&mut self.listeners)
     }
 
+    /// Whether nobody waits to be accepted.
+    pub(crate) fn queues_are_empty(&self) -> bool {
+        let queues = self.listeners.iter().map(|own| own.socket.as_fd());
+        queues
+            .map(sys::accept_queue)
+            .all(|queued| matches!(queued, Ok(0)))
+    }
+
     /// The first is number 1.
     pub(crate) fn number(&self) -> u32 {
         self.number

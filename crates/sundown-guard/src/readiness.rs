@@ -1,7 +1,5 @@
 //! Whether a generation can take what connects: asked until it can, and then once more.
 
-use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use http::{Request, header};
@@ -11,10 +9,9 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::settings::Url;
-use crate::sys;
 
 /// How often it has to hold, one time after the other.
 const TIMES: u32 = 2;
@@ -34,8 +31,8 @@ pub(crate) enum Question {
     Answered(bool),
     /// Whether it has said that it is ready.
     HasSaid,
-    /// Whether it accepts these connections, which wait in these listeners.
-    Accepts(Vec<std::net::TcpStream>, Vec<OwnedFd>),
+    /// Whether it accepts these connections; that is [asked](Readiness::waits) of its queues from now on.
+    Accepts(Vec<std::net::TcpStream>),
     /// Whether it answers a GET on this connection.
     Get(std::net::TcpStream, Url),
 }
@@ -53,6 +50,8 @@ pub(crate) enum Due {
 pub(crate) struct Readiness {
     held: u32,
     has_said: bool,
+    /// Connections that wait to be accepted, however long that takes.
+    waiting: Vec<std::net::TcpStream>,
     step: Step,
 }
 
@@ -66,6 +65,7 @@ impl Readiness {
         Self {
             held: 0,
             has_said: false,
+            waiting: Vec::new(),
             step: Step::At(Instant::now()),
         }
     }
@@ -96,11 +96,9 @@ impl Readiness {
         match question {
             Question::Answered(holds) => self.answered(holds),
             Question::HasSaid => self.answered(self.has_said),
-            Question::Accepts(connections, listeners) => {
-                self.step = Step::Asked(tokio::spawn(async move {
-                    // It goes on waiting in the queue, however long that takes.
-                    accepted(&connections, &listeners).await.is_ok()
-                }));
+            Question::Accepts(connections) => {
+                self.waiting = connections;
+                self.step = Step::At(Instant::now() + STEP);
             }
             Question::Get(connection, url) => {
                 self.step = Step::Asked(tokio::spawn(async move {
@@ -126,23 +124,20 @@ impl Readiness {
         self.hurry();
     }
 
+    /// Whether connections wait to be accepted: the answer is whether none is in its queues any more.
+    pub(crate) fn waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     fn answered(&mut self, holds: bool) {
+        let holds = holds && self.waiting.iter().all(|one| one.peer_addr().is_ok());
+        if self.waits() && !holds {
+            self.step = Step::At(Instant::now() + STEP);
+            return;
+        }
+        self.waiting.clear();
         self.held = if holds { self.held + 1 } else { 0 };
         self.step = Step::At(Instant::now() + AGAIN);
-    }
-}
-
-async fn accepted(connections: &[std::net::TcpStream], listeners: &[OwnedFd]) -> io::Result<()> {
-    loop {
-        let there = connections.iter().all(|one| one.peer_addr().is_ok());
-        let queued = listeners
-            .iter()
-            .map(|queue| sys::accept_queue(queue.as_fd()));
-        let queued: u32 = queued.sum::<io::Result<_>>()?;
-        if there && queued == 0 {
-            return Ok(());
-        }
-        sleep(STEP).await;
     }
 }
 

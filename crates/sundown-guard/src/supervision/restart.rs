@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -187,7 +186,11 @@ impl Supervision {
         let Some(mut next) = self.next.take() else {
             return;
         };
-        let question = self.question(&next.generation, &self.current.lasting_addresses());
+        let question = self.question(
+            &next.generation,
+            &next.readiness,
+            &self.current.lasting_addresses(),
+        );
         next.readiness.ask(question);
         self.next = Some(next);
     }
@@ -207,7 +210,7 @@ impl Supervision {
             }
             return;
         }
-        let question = self.question(&self.current, &self.current.addresses());
+        let question = self.question(&self.current, &awaited.readiness, &self.current.addresses());
         awaited.readiness.ask(question);
         self.awaited = Some(awaited);
     }
@@ -229,7 +232,12 @@ impl Supervision {
     }
 
     /// What shows whether a generation can take what connects at these addresses.
-    fn question(&self, asked: &Generation, addresses: &[SocketAddr]) -> Question {
+    fn question(
+        &self,
+        asked: &Generation,
+        readiness: &Readiness,
+        addresses: &[SocketAddr],
+    ) -> Question {
         if addresses.is_empty() || !asked.listens_on(addresses) {
             return Question::Answered(false);
         }
@@ -247,14 +255,12 @@ impl Supervision {
                     .and_then(connect)
                     .map(|one| Question::Get(one, url.clone()))
             }
+            Ready::Listen | Ready::Tcp if readiness.waits() => {
+                return Question::Answered(asked.queues_are_empty());
+            }
             Ready::Listen | Ready::Tcp => {
                 let connections: io::Result<_> = asked.addresses().iter().map(connect).collect();
-                let queues: io::Result<Vec<OwnedFd>> = asked
-                    .listeners()
-                    .iter()
-                    .map(|own| own.socket.try_clone())
-                    .collect();
-                connections.and_then(|connections| Ok(Question::Accepts(connections, queues?)))
+                connections.map(Question::Accepts)
             }
         };
         asking.unwrap_or(Question::Answered(false))
