@@ -272,3 +272,23 @@ async fn a_consumer_finishes_and_acknowledges_what_it_took_in_order_and_flushes(
         assert!(seen.flushed, "{mode:?}");
     }
 }
+
+/// A stop may come before the task that accepts has run for the first time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_in_the_first_instant_answers_whoever_waits_in_the_queue() {
+    for round in 0..200 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let router = Router::new().route("/", get(|| async { "ok" }));
+        let app = App::new("test").http(listener, router).stop_when(async {});
+        let report = app.serve().await.unwrap();
+        assert_eq!(report.listeners.len(), 1, "in round {round}");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("ok"), "in round {round}: {answer}");
+    }
+}

@@ -30,6 +30,7 @@ use super::travel;
 use crate::context::Context;
 use crate::core::Core;
 use crate::error::BoxError;
+use crate::in_flight::Guard;
 use crate::lifecycle::Phase;
 use crate::report::{ListenerReport, ListenerStop};
 use crate::restart::{Arrival, Passage};
@@ -104,9 +105,14 @@ where
 fn serve<T: Take>(make: impl FnOnce(&str) -> T + Send + 'static) -> Serve {
     Box::new(move |core, listening| {
         let take = make(&listening.name);
-        // Here and not in the task: before the first of them can come.
+        // Here and not in the task: before the first of them can come, and before a stop can be over.
         let arrivals = core.succession.awaits(&listening.name);
-        Box::pin(run(core, listening, take, arrivals))
+        let guard = core.in_flight.enter();
+        Box::pin(async move {
+            if let Some(guard) = guard {
+                run(core, listening, take, arrivals, guard).await;
+            }
+        })
     })
 }
 
@@ -149,16 +155,14 @@ fn settle_routes(service: &mut dyn std::any::Any) {
     }
 }
 
+/// Its guard holds the drain open until the queue is swept.
 async fn run<T: Take>(
     core: Arc<Core>,
     listening: Listening,
     take: T,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
+    guard: Guard,
 ) {
-    // Holds the drain open until the queue is swept.
-    let Some(guard) = core.in_flight.enter() else {
-        return;
-    };
     let Listening {
         name,
         address,
