@@ -285,10 +285,13 @@ async fn a_stop_in_the_first_instant_answers_whoever_waits_in_the_queue() {
         client.write_all(request).await.unwrap();
         let router = Router::new().route("/", get(|| async { "ok" }));
         let app = App::new("test").http(listener, router).stop_when(async {});
-        let report = app.serve().await.unwrap();
-        assert_eq!(report.listeners.len(), 1, "in round {round}");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).await.unwrap();
+        let heard = async move {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let (report, answer) = tokio::join!(app.serve(), heard);
+        assert_eq!(report.unwrap().listeners.len(), 1, "in round {round}");
         assert!(answer.ends_with("ok"), "in round {round}: {answer}");
     }
 }
