@@ -163,7 +163,8 @@ impl Cluster<'_> {
     }
 }
 
-fn is_root() -> bool {
+/// Whether nothing is denied to us.
+pub(crate) fn is_root() -> bool {
     // SAFETY: geteuid(2) takes nothing, and cannot fail.
     unsafe { libc::geteuid() == 0 }
 }

@@ -1,6 +1,6 @@
 //! What a generation has under way, and the wait for its end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -13,7 +13,7 @@ use crate::connections::rests;
 use crate::generation::Generation;
 use crate::listeners::Listener;
 use crate::sockets::{self, Seen};
-use crate::{kin, sys};
+use crate::{kin, sequences, sys};
 
 /// How often is looked.
 const STEP: Duration = Duration::from_millis(10);
@@ -122,15 +122,19 @@ impl Scope {
         if waiting > 0 {
             return Ok(Some(Held::Queue(waiting)));
         }
-        // What the application has closed the kernel delivers by itself.
-        let open = self.on_our_ports(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT)?;
+        let open = self.connections()?;
+        let exact = match open.iter().any(|seen| rests(seen, None, self.quiet)) {
+            true => sequences::look().unwrap_or_default(),
+            false => HashMap::new(),
+        };
         let mut busy: Vec<&Seen> = open
             .iter()
-            .filter(|seen| !rests(seen, self.quiet))
+            .filter(|seen| !rests(seen, exact.get(&seen.cookie), self.quiet))
             .collect();
         if let Some(keeper) = self.keeper.filter(|_| !busy.is_empty()) {
             let kin = kin::descendants(keeper);
-            let own: HashSet<u64> = kin.into_iter().flat_map(kin::sockets).collect();
+            let own = kin.into_iter().flat_map(kin::sockets);
+            let own: HashSet<u64> = own.map(|(_, inode)| inode).collect();
             busy.retain(|seen| own.contains(&seen.inode.into()));
         }
         let busy = busy.into_iter().map(|seen| Open {
@@ -140,6 +144,14 @@ impl Scope {
         });
         let busy: Vec<_> = busy.collect();
         Ok((!busy.is_empty()).then_some(Held::Connections(busy)))
+    }
+
+    /// The connections on these ports. What the application has closed the kernel delivers by itself.
+    ///
+    /// # Errors
+    /// If the kernel does not tell of its sockets.
+    pub(crate) fn connections(&self) -> io::Result<Vec<Seen>> {
+        self.on_our_ports(StateFlags::ESTABLISHED | StateFlags::CLOSE_WAIT)
     }
 
     fn on_our_ports(&self, states: StateFlags) -> io::Result<Vec<Seen>> {

@@ -27,17 +27,18 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// Lists the inodes of the sockets that a process has open; none where that may not be seen.
-pub(crate) fn sockets(pid: i32) -> Vec<u64> {
+/// Lists the sockets that a process has open, by their descriptors and inodes; none where that may not be seen.
+pub(crate) fn sockets(pid: i32) -> Vec<(i32, u64)> {
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
-    let inode = |entry: fs::DirEntry| {
+    let socket = |entry: fs::DirEntry| {
         let link = fs::read_link(entry.path()).ok()?;
-        let socket = link.to_str()?.strip_prefix("socket:[")?;
-        socket.trim_end_matches(']').parse().ok()
+        let inode = link.to_str()?.strip_prefix("socket:[")?;
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, inode.trim_end_matches(']').parse().ok()?))
     };
-    open.flatten().filter_map(inode).collect()
+    open.flatten().filter_map(socket).collect()
 }
 
 /// What /proc tells of a descriptor (proc_pid_fdinfo(5)).

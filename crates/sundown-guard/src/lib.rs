@@ -7,6 +7,7 @@
 //!
 //! The guard is a [`sundown::App`]: signals, the deadline and the report are the library's.
 
+mod btf;
 mod connections;
 mod control;
 mod drain;
@@ -23,8 +24,10 @@ mod listeners;
 mod notices;
 mod orphans;
 mod output;
+mod parting;
 mod readiness;
 mod retiring;
+mod sequences;
 mod settings;
 mod signals;
 mod sockets;

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sundown::{Context, Work};
-use tokio::time::{Instant, interval_at, sleep_until};
+use tokio::time::{Instant, interval, interval_at, sleep_until};
 
 use crate::drain::{Held, Open, Scope};
 use crate::generation::{Generation, News};
 use crate::letters::To;
 use crate::output::say;
+use crate::parting::{Late, Parting};
 use crate::status::{GenerationStatus, State};
 use crate::supervision::addresses;
-use crate::{Guard, sys};
+use crate::{Guard, parting, sys};
 
 /// How many of what holds a generation are named in a status.
 const NAMED: usize = 10;
@@ -38,6 +40,20 @@ pub(crate) struct CutOff {
     pub(crate) name: String,
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) age: Duration,
+}
+
+impl From<Late> for CutOff {
+    fn from(late: Late) -> Self {
+        Self {
+            work: Work::Connection,
+            name: format!(
+                "{} (what came when the application had closed it)",
+                late.local
+            ),
+            peer: Some(late.peer),
+            age: Duration::ZERO,
+        }
+    }
 }
 
 impl fmt::Display for CutOff {
@@ -196,59 +212,107 @@ async fn finish(
 ) -> Vec<CutOff> {
     let began = Instant::now();
     tokio::pin!(over);
-    let quiesced = {
-        let rests = scope.quiesce(|held| retiree.is_held_by(held));
-        tokio::pin!(rests);
-        let mut word = interval_at(began + WORD, WORD);
-        loop {
-            tokio::select! {
-                _ = word.tick() => if let Some(held) = retiree.held() {
-                    say(guard, &format!("generation {} waits for {held}", generation.number()));
-                },
-                rests = &mut rests => break Some(rests),
-                news = generation.news() => match news {
-                    News::Gone => return Vec::new(),
-                    News::Closed(inode) => generation.drop_listener(inode),
-                    _ => {}
-                },
-                () = &mut over => break None,
+    let mut parting = loop {
+        match quiesce(guard, generation, scope, &mut over, retiree).await {
+            Quiesced::Rests => {}
+            Quiesced::Unseen(error) => {
+                say(
+                    guard,
+                    &format!(
+                        "what is under way cannot be seen ({error}): the application is told at once"
+                    ),
+                );
+                break None;
+            }
+            Quiesced::Gone => return Vec::new(),
+            Quiesced::Over => {
+                let held = scope.look().ok().flatten();
+                kill(generation).await;
+                return named(held.as_ref());
             }
         }
-    };
-    match quiesced {
-        Some(Ok(())) => {}
-        Some(Err(error)) => say(
-            guard,
-            &format!("what is under way cannot be seen ({error}): the application is told at once"),
-        ),
-        None => {
-            let held = scope.look().ok().flatten();
-            kill(generation).await;
-            return named(held.as_ref());
+        let open = scope.connections().unwrap_or_default();
+        let keeper = generation.keeper().filter(|_| !open.is_empty());
+        let parting = keeper.map(|keeper| Parting::of(keeper, &open));
+        // What came meanwhile is waited for.
+        if scope.look().is_ok_and(|held| held.is_none()) {
+            break parting;
         }
-    }
+    };
     generation.signal(guard.stop_signal, To::Leader);
+    let mut late = Vec::new();
+    let mut looks = interval(parting::STEP);
     loop {
         tokio::select! {
             news = generation.news() => match news {
-                News::Gone => return Vec::new(),
+                News::Gone => break,
                 // A shell ends and passes nothing on.
                 News::Ended(_) => generation.signal(guard.stop_signal, To::Leader),
                 _ => {}
             },
-            () = &mut over => break,
+            _ = looks.tick(), if parting.is_some() => {
+                late.extend(parting.as_mut().into_iter().flat_map(Parting::look));
+            }
+            () = &mut over => {
+                let pid = generation.pid().map_or(String::new(), |pid| format!("{pid} "));
+                kill(generation).await;
+                let process = CutOff {
+                    work: Work::Process,
+                    name: format!("{pid}(told to stop, did not end)"),
+                    peer: None,
+                    age: began.elapsed(),
+                };
+                return late.into_iter().map(CutOff::from).chain([process]).collect();
+            }
         }
     }
-    let pid = generation
-        .pid()
-        .map_or(String::new(), |pid| format!("{pid} "));
-    kill(generation).await;
-    vec![CutOff {
-        work: Work::Process,
-        name: format!("{pid}(told to stop, did not end)"),
-        peer: None,
-        age: began.elapsed(),
-    }]
+    if let Some(parting) = parting {
+        tokio::select! {
+            rest = parting.end() => late.extend(rest),
+            () = &mut over => {}
+        }
+    }
+    late.into_iter().map(CutOff::from).collect()
+}
+
+/// What became of the wait for a generation's rest.
+enum Quiesced {
+    Rests,
+    /// The kernel does not tell.
+    Unseen(io::Error),
+    /// No process of it is left.
+    Gone,
+    /// There is no more time.
+    Over,
+}
+
+async fn quiesce(
+    guard: &Guard,
+    generation: &mut Generation,
+    scope: &Scope,
+    mut over: impl Future<Output = ()> + Unpin,
+    retiree: &Retiree,
+) -> Quiesced {
+    let rests = scope.quiesce(|held| retiree.is_held_by(held));
+    tokio::pin!(rests);
+    let mut word = interval_at(Instant::now() + WORD, WORD);
+    loop {
+        tokio::select! {
+            _ = word.tick() => if let Some(held) = retiree.held() {
+                say(guard, &format!("generation {} waits for {held}", generation.number()));
+            },
+            rests = &mut rests => return match rests {
+                Ok(()) => Quiesced::Rests,
+                Err(error) => Quiesced::Unseen(error),
+            },
+            news = generation.news() => match news {
+                News::Gone => return Quiesced::Gone,
+                News::Closed(inode) => generation.drop_listener(inode),
+                _ => {}
+            },
+            () = &mut over => return Quiesced::Over,
+        }
+    }
 }
 
 /// Kills every process of a generation, and waits until they are gone.

@@ -20,6 +20,8 @@ pub(crate) struct Seen {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
     pub(crate) inode: u32,
+    /// What else it is known by, as long as it lives.
+    pub(crate) cookie: u64,
     /// Bytes that the application has not read; of a listener, connections that it has not accepted.
     pub(crate) unread: u32,
     /// Bytes that the peer has not acknowledged.
@@ -94,6 +96,7 @@ fn told(socket: &InetResponse) -> Seen {
         local: SocketAddr::new(id.source_address.to_canonical(), id.source_port),
         peer: SocketAddr::new(id.destination_address.to_canonical(), id.destination_port),
         inode: socket.header.inode,
+        cookie: u64::from_ne_bytes(id.cookie),
         unread: socket.header.recv_queue,
         unsent: socket.header.send_queue,
         bytes_sent: info(|info| info.bytes_sent),

@@ -83,6 +83,79 @@ pub(crate) fn install_filter(program: &[libc::sock_filter]) -> io::Result<OwnedF
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Loads a BPF program that visits sockets, for the kernel's function of this number, and ties it to them
+/// (BPF_PROG_LOAD, BPF_LINK_CREATE, bpf(2)); returns the tie.
+///
+/// # Errors
+/// `EPERM` without CAP_BPF and CAP_PERFMON, `EINVAL` for a program that the kernel does not accept.
+pub(crate) fn load_visitor(program: &[u64], visited: u32) -> io::Result<OwnedFd> {
+    const PROG_LOAD: libc::c_int = 5;
+    const LINK_CREATE: libc::c_int = 28;
+    const TRACING: u32 = 26;
+    const TRACE_ITER: u32 = 28;
+    /// What it calls is open to programs under the GPL; this one is under either licence.
+    const LICENCE: &CStr = c"Dual MIT/GPL";
+
+    /// `union bpf_attr` of BPF_PROG_LOAD, as far as it is filled here.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        program: u64,
+        licence: u64,
+        nothing: [u32; 11],
+        attach_kind: u32,
+        nothing_either: [u32; 9],
+        attached_to: u32,
+        end: [u32; 2],
+    }
+    /// The same of BPF_LINK_CREATE.
+    #[repr(C)]
+    struct Link {
+        program: u32,
+        target: u32,
+        attach_kind: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: TRACING,
+        count: program.len() as u32,
+        program: program.as_ptr() as u64,
+        licence: LICENCE.as_ptr() as u64,
+        nothing: [0; 11],
+        attach_kind: TRACE_ITER,
+        nothing_either: [0; 9],
+        attached_to: visited,
+        end: [0; 2],
+    };
+    let loaded = bpf(PROG_LOAD, &load)?;
+    let link = Link {
+        program: loaded.as_raw_fd() as u32,
+        target: 0,
+        attach_kind: TRACE_ITER,
+        flags: 0,
+    };
+    bpf(LINK_CREATE, &link)
+}
+
+/// Begins a visit of the sockets; reading it runs the program (BPF_ITER_CREATE, bpf(2)).
+///
+/// # Errors
+/// Those of bpf(2).
+pub(crate) fn visit_sockets(tie: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const ITER_CREATE: libc::c_int = 33;
+    bpf(ITER_CREATE, &[tie.as_raw_fd() as u32, 0])
+}
+
+fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    let (attributes, length) = (&raw const *attributes, mem::size_of::<T>());
+    // SAFETY: the kernel only reads the attributes and what they point to, which outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes, length) };
+    check(fd as libc::c_int)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// Waits for the next call that waits (SECCOMP_IOCTL_NOTIF_RECV, seccomp_unotify(2)).
 ///
 /// # Errors
@@ -285,6 +358,14 @@ pub(crate) fn accept_queue(listener: BorrowedFd<'_>) -> io::Result<u32> {
         )
     })?;
     Ok(info.tcpi_unacked)
+}
+
+/// How many bytes that were written on a connection its peer has not acknowledged (SIOCOUTQ, tcp(7)).
+pub(crate) fn unsent(connection: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the request writes one number, which outlives it; SIOCOUTQ is this by another name.
+    check(unsafe { libc::ioctl(connection.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Hears by a descriptor of children that end (signalfd(2)); the signal itself is blocked from now on.

@@ -338,7 +338,7 @@ impl Calls {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let kin = kin::descendants(own);
         kin.into_iter()
-            .any(|pid| kin::sockets(pid).contains(&inode))
+            .any(|pid| kin::sockets(pid).iter().any(|(_, other)| *other == inode))
     }
 }
 

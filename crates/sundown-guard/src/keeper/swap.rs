@@ -198,7 +198,7 @@ fn is_shared(inode: u64) -> bool {
 fn descriptors_of(inode: u64) -> usize {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let open = kin::descendants(own).into_iter().flat_map(kin::sockets);
-    open.filter(|other| *other == inode).count()
+    open.filter(|(_, other)| *other == inode).count()
 }
 
 #[cfg(test)]
