@@ -3,7 +3,7 @@
 mod guarded;
 
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -25,6 +25,34 @@ async fn a_request_is_finished_before_the_application_hears_of_the_stop() {
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(0), "{said}");
     assert!(!guarded.is_there());
+}
+
+/// Within one tick of the kernel's clock: its sequence numbers alone tell it from rest.
+#[tokio::test]
+async fn a_request_right_behind_an_answer_is_finished_though_it_takes_longer_than_quiet() {
+    // SAFETY: geteuid(2) takes nothing, and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: an ordinary user may load no BPF");
+        return;
+    }
+    let mut guarded = Guarded::planted(&["--quiet", "50ms"], "impatient").await;
+    let mut clients: Vec<_> = (0..8).map(|_| guarded.ask("/fast")).collect();
+    for client in &mut clients {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\nok") {
+            let mut byte = [0];
+            client.read_exact(&mut byte).unwrap();
+            seen.extend(byte);
+        }
+        write!(client, "GET /slow HTTP/1.1\r\nhost: guarded\r\n\r\n").unwrap();
+    }
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    for client in clients {
+        let seen = rest(client);
+        assert!(seen.ends_with("ok"), "{seen}");
+    }
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_packet_sock_diag::inet::StateFlags;
@@ -12,8 +13,9 @@ use tokio::time::{Instant, sleep};
 use crate::connections::rests;
 use crate::generation::Generation;
 use crate::listeners::Listener;
+use crate::sequences::Visitor;
 use crate::sockets::{self, Seen};
-use crate::{kin, sequences, sys};
+use crate::{kin, sys};
 
 /// How often is looked.
 const STEP: Duration = Duration::from_millis(10);
@@ -61,29 +63,59 @@ pub(crate) struct Scope {
     ports: HashSet<u16>,
     /// Whose descendants have the connections, where others have some on these ports, too.
     keeper: Option<i32>,
-    quiet: Duration,
+    rest: Rest,
     since: Instant,
+}
+
+/// By what a connection counts as at rest.
+#[derive(Clone)]
+pub(crate) struct Rest {
+    /// How long it has to be silent.
+    pub(crate) quiet: Duration,
+    /// Tells what times do not, where that is allowed.
+    pub(crate) visitor: Option<Arc<Visitor>>,
+}
+
+impl Rest {
+    pub(crate) fn after(quiet: Duration) -> Self {
+        Self {
+            quiet,
+            visitor: Visitor::load().ok().map(Arc::new),
+        }
+    }
+
+    /// Those on which something is under way.
+    fn busy<'a>(&self, open: &'a [Seen]) -> Vec<&'a Seen> {
+        let may_rest = |seen| rests(seen, None, self.quiet);
+        let exact = match &self.visitor {
+            Some(visitor) if open.iter().any(may_rest) => visitor.look(),
+            _ => Ok(HashMap::new()),
+        };
+        let exact = exact.unwrap_or_default();
+        let is_busy = |seen: &&Seen| !rests(seen, exact.get(&seen.cookie), self.quiet);
+        open.iter().filter(is_busy).collect()
+    }
 }
 
 impl Scope {
     /// Everything on the ports of a generation that is alone.
-    pub(crate) fn alone(generation: &Generation, quiet: Duration) -> Self {
+    pub(crate) fn alone(generation: &Generation, rest: Rest) -> Self {
         let listeners = generation.listeners();
         let queues = listeners.iter().map(|own| own.socket.try_clone());
         Self {
             queues: queues.filter_map(Result::ok).collect(),
             ports: listeners.iter().map(|own| own.address.port()).collect(),
             keeper: None,
-            quiet,
+            rest,
             since: Instant::now(),
         }
     }
 
     /// What a generation has that is beside another.
-    pub(crate) fn beside(generation: &Generation, quiet: Duration) -> Self {
+    pub(crate) fn beside(generation: &Generation, rest: Rest) -> Self {
         Self {
             keeper: generation.keeper(),
-            ..Self::alone(generation, quiet)
+            ..Self::alone(generation, rest)
         }
     }
 
@@ -123,14 +155,7 @@ impl Scope {
             return Ok(Some(Held::Queue(waiting)));
         }
         let open = self.connections()?;
-        let exact = match open.iter().any(|seen| rests(seen, None, self.quiet)) {
-            true => sequences::look().unwrap_or_default(),
-            false => HashMap::new(),
-        };
-        let mut busy: Vec<&Seen> = open
-            .iter()
-            .filter(|seen| !rests(seen, exact.get(&seen.cookie), self.quiet))
-            .collect();
+        let mut busy = self.rest.busy(&open);
         if let Some(keeper) = self.keeper.filter(|_| !busy.is_empty()) {
             let kin = kin::descendants(keeper);
             let own = kin.into_iter().flat_map(kin::sockets);

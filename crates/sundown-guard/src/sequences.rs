@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::OnceLock;
 
 use crate::btf::{self, Btf};
 use crate::sys;
@@ -42,26 +41,34 @@ const MEMBERS: [&str; 5] = ["copied_seq", "rcv_nxt", "snd_una", "write_seq", "sn
 /// How long what is written of one socket is: its cookie, and the numbers.
 const RECORD: usize = 8 + 4 * MEMBERS.len();
 
-/// Looks at every connection of this network namespace, by their cookies; `None` where that is not allowed.
-pub(crate) fn look() -> Option<HashMap<u64, Sequences>> {
-    static PROGRAM: OnceLock<Option<OwnedFd>> = OnceLock::new();
-    let link = PROGRAM.get_or_init(|| load().ok()).as_ref()?;
-    let mut bytes = Vec::new();
-    let visit = sys::visit_sockets(link.as_fd()).ok()?;
-    File::from(visit).read_to_end(&mut bytes).ok()?;
-    Some(records(&bytes))
-}
+/// The program, ready to visit.
+pub(crate) struct Visitor(OwnedFd);
 
-fn load() -> io::Result<OwnedFd> {
-    let description = fs::read(btf::KERNEL)?;
-    let known = Btf::read(&description).and_then(|btf| {
-        let [state, cookie] = btf.offsets("sock_common", ["skc_state", "skc_cookie"])?;
-        let members = btf.offsets("tcp_sock", MEMBERS)?;
-        let visited = btf.function("bpf_iter_tcp")?;
-        Some((program(state, cookie, members), visited))
-    });
-    let (program, visited) = known.ok_or(io::ErrorKind::Unsupported)?;
-    sys::load_visitor(&program, visited)
+impl Visitor {
+    /// # Errors
+    /// `EPERM` without the privileges, and others where the kernel has no such visits.
+    pub(crate) fn load() -> io::Result<Self> {
+        let description = fs::read(btf::KERNEL)?;
+        let known = Btf::read(&description).and_then(|btf| {
+            let [state, cookie] = btf.offsets("sock_common", ["skc_state", "skc_cookie"])?;
+            let members = btf.offsets("tcp_sock", MEMBERS)?;
+            let visited = btf.function("bpf_iter_tcp")?;
+            Some((program(state, cookie, members), visited))
+        });
+        let (program, visited) = known.ok_or(io::ErrorKind::Unsupported)?;
+        sys::load_visitor(&program, visited).map(Self)
+    }
+
+    /// Looks at every connection of this network namespace, by their cookies.
+    ///
+    /// # Errors
+    /// Those of the kernel.
+    pub(crate) fn look(&self) -> io::Result<HashMap<u64, Sequences>> {
+        let mut bytes = Vec::new();
+        let visit = sys::visit_sockets(self.0.as_fd())?;
+        File::from(visit).read_to_end(&mut bytes)?;
+        Ok(records(&bytes))
+    }
 }
 
 /// What is run for each socket (linux/bpf.h), where these members of it lie.
@@ -160,13 +167,13 @@ mod tests {
 
     #[test]
     fn a_request_right_behind_an_answer_is_seen() {
-        match load() {
-            Ok(_) => play(),
+        match Visitor::load() {
+            Ok(visitor) => play(&visitor),
             Err(refused) => eprintln!("skipped: {refused}"),
         }
     }
 
-    fn play() {
+    fn play(visitor: &Visitor) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, peer) = listener.accept().unwrap();
@@ -174,7 +181,7 @@ mod tests {
             // sock_diag gives a socket its cookie.
             let open = sockets::list(StateFlags::ESTABLISHED).unwrap();
             let seen = open.iter().find(|seen| seen.peer == peer).unwrap();
-            look().unwrap()[&seen.cookie].rest()
+            visitor.look().unwrap()[&seen.cookie].rest()
         };
         assert!(rests(), "nothing was said yet");
         for _ in 0..3 {

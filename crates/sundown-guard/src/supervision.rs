@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::restart::{Awaited, Next};
 use crate::control::{Answer, Request, Verb};
-use crate::drain::{self, Scope};
+use crate::drain::{self, Rest, Scope};
 use crate::generation::{Generation, News, Start};
 use crate::groups::Groups;
 use crate::guard::{Outcome, not_started};
@@ -68,6 +68,7 @@ pub(crate) struct Supervision {
     last_restart: Option<String>,
     shown: Shown,
     retiring: JoinSet<Retired>,
+    rest: Rest,
     groups: Groups,
 }
 
@@ -105,6 +106,7 @@ impl Supervision {
             last_restart: None,
             shown,
             retiring: JoinSet::new(),
+            rest: Rest::after(guard.quiet),
             groups,
             guard,
             orders,
@@ -403,6 +405,7 @@ impl Supervision {
             last_restart,
             shown,
             mut retiring,
+            rest,
             ..
         } = self;
         if current.is_vacant() || respawn_at.is_some() {
@@ -412,8 +415,8 @@ impl Supervision {
             }
         } else {
             let scope = match retiring.is_empty() {
-                true => Scope::alone(&current, guard.quiet),
-                false => Scope::beside(&current, guard.quiet),
+                true => Scope::alone(&current, rest),
+                false => Scope::beside(&current, rest),
             };
             let (retiree, ctx) = (shown.retirees.add(&current), orders.ctx.clone());
             retiring.spawn(retire(guard.clone(), ctx, current, scope, None, retiree));

@@ -293,7 +293,7 @@ impl Supervision {
     fn retire(&mut self, old: Generation) {
         old.outlives(OnGuardDeath::Stop);
         let retiree = self.shown.retirees.add(&old);
-        let scope = Scope::beside(&old, self.guard.quiet);
+        let scope = Scope::beside(&old, self.rest.clone());
         let until = Instant::now() + self.guard.drain;
         let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
         self.retiring
