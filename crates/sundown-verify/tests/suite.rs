@@ -108,7 +108,15 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
                 "stream/3",
                 "proc/3",
             ],
-            &["http1/6", "http1/7", "http1/15", "ready/1"],
+            // Who has just been accepted is cut, too.
+            &[
+                "listener/1",
+                "listener/2",
+                "http1/6",
+                "http1/7",
+                "http1/15",
+                "ready/1",
+            ],
         ),
         ("half-head", &["http1/6"], &[]),
         ("early", &["http1/7"], &["listener/1"]),
