@@ -17,8 +17,9 @@ use crate::sequences::Visitor;
 use crate::sockets::{self, Seen};
 use crate::{kin, sys};
 
-/// How often is looked.
+/// How often is looked: the longer it takes, the seldomer, as each look goes through all sockets of the system.
 const STEP: Duration = Duration::from_millis(10);
+const LONGEST_STEP: Duration = Duration::from_millis(50);
 
 /// How long a handshake under way is waited for; a client that is gone never ends it.
 const HANDSHAKES: Duration = Duration::from_secs(1);
@@ -131,7 +132,7 @@ impl Scope {
             if over {
                 return Ok(());
             }
-            sleep(STEP).await;
+            sleep((self.since.elapsed() / 50).clamp(STEP, LONGEST_STEP)).await;
         }
     }
 
