@@ -12,7 +12,7 @@ use std::time::Duration;
 use assert_cmd::cargo::cargo_bin;
 use sundown_testkit::bin_path;
 use sundown_verify::Process;
-use sundown_verify::process::{Ended, Refuse, Spawn, free_port};
+use sundown_verify::process::{Ended, ProcessError, Refuse, Spawn, free_port};
 use tempfile::TempDir;
 
 /// Longer than any of these tests waits when all is well.
@@ -419,5 +419,56 @@ async fn where_descriptors_may_not_be_opened_listeners_are_replaced() {
             assert_eq!(lines(&said, mode).len(), 4, "{said}");
             assert_eq!(lines(&said, "could not be looked at"), [""; 0], "{said}");
         }
+    }
+}
+
+/// Whether a server can listen by io_uring here; if not, that is told.
+async fn has_io_uring() -> bool {
+    let address = free_port().unwrap();
+    let alone = Spawn::new(planted()).args([&address.port().to_string(), "ring"]);
+    let words = match alone.start().unwrap().wait_listening(address, LIMIT).await {
+        Ok(()) => return true,
+        Err(ProcessError::EndedEarly { words, .. }) => words,
+        Err(error) => panic!("{error}"),
+    };
+    let refusals = [libc::ENOSYS, libc::EPERM, libc::EINVAL].map(|code| format!("code: {code},"));
+    let refused = refusals.iter().any(|code| words.contains(code));
+    assert!(refused, "{words}");
+    eprintln!("skipped: {words}");
+    false
+}
+
+#[tokio::test]
+async fn a_listener_of_io_uring_is_told_and_a_ring_for_files_is_not() {
+    if !has_io_uring().await {
+        return;
+    }
+    let place = Place::new();
+    let [ring, idle] = [(); 2].map(|()| free_port().unwrap());
+    let script = format!(
+        "{planted} {} idle-ring & {planted} {} ring & wait",
+        idle.port(),
+        ring.port(),
+        planted = planted()
+    );
+    for guard in [
+        place.guard(&["--quiet", "100ms"]),
+        place.ordinary_guard(&["--quiet", "100ms"]),
+    ] {
+        let mut guard = guard.args(["sh", "-c", &script]).start().unwrap();
+        listens(&mut guard, 1).await;
+        let past = "past the guard, as io_uring makes possible";
+        guard.wait_output(past, LIMIT).await.unwrap();
+        visit(ring).unwrap();
+        let (ended, said) = stop(guard).await;
+        assert_eq!(ended, Ended::Code(0), "{said}");
+        let [told] = lines(&said, past)[..] else {
+            panic!("{said}");
+        };
+        assert!(
+            told.contains(&format!("it listens on {ring} past")),
+            "{said}"
+        );
+        assert!(told.contains("--listen"), "{said}");
     }
 }

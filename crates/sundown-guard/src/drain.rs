@@ -159,8 +159,7 @@ impl Scope {
         let mut busy = self.rest.busy(&open);
         if let Some(keeper) = self.keeper.filter(|_| !busy.is_empty()) {
             let kin = kin::descendants(keeper);
-            let own = kin.into_iter().flat_map(kin::sockets);
-            let own: HashSet<u64> = own.map(|(_, inode)| inode).collect();
+            let own: HashSet<u64> = kin.into_iter().flat_map(kin::inodes).collect();
             busy.retain(|seen| own.contains(&seen.inode.into()));
         }
         let busy = busy.into_iter().map(|seen| Open {

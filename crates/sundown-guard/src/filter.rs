@@ -20,15 +20,16 @@ compile_error!("the guard knows x86_64 and aarch64 only");
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
 
-/// `bind` and `listen` wait, everything else passes. Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose numbers have a bit
-/// of their own.
-pub(crate) fn calls() -> [sock_filter; 7] {
+/// `bind`, `listen` and `io_uring_setup` wait, everything else passes. Calls of another architecture (32-bit
+/// programs) pass unheard, as do those of x32, whose numbers have a bit of their own.
+pub(crate) fn calls() -> [sock_filter; 8] {
     [
         load(ARCH),
-        unless_equal(AUDIT_ARCH, 3),
+        unless_equal(AUDIT_ARCH, 4),
         load(NUMBER),
-        if_equal(libc::SYS_listen as u32, 2),
-        if_equal(libc::SYS_bind as u32, 1),
+        if_equal(libc::SYS_listen as u32, 3),
+        if_equal(libc::SYS_bind as u32, 2),
+        if_equal(libc::SYS_io_uring_setup as u32, 1),
         give_back(libc::SECCOMP_RET_ALLOW),
         give_back(libc::SECCOMP_RET_USER_NOTIF),
     ]
@@ -160,23 +161,23 @@ mod tests {
     }
 
     #[test]
-    fn bind_and_listen_wait_and_everything_else_passes() {
+    fn what_makes_listeners_waits_and_everything_else_passes() {
         const OTHER_ARCH: u32 = 0x4000_0003;
-        let listen = libc::SYS_listen as u32;
+        let [listen, bind, ring, connect] = [
+            libc::SYS_listen,
+            libc::SYS_bind,
+            libc::SYS_io_uring_setup,
+            libc::SYS_connect,
+        ]
+        .map(|call| call as u32);
+        let (waits, passes) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
         let table = [
-            (AUDIT_ARCH, listen, libc::SECCOMP_RET_USER_NOTIF),
-            (
-                AUDIT_ARCH,
-                libc::SYS_bind as u32,
-                libc::SECCOMP_RET_USER_NOTIF,
-            ),
-            (
-                AUDIT_ARCH,
-                libc::SYS_connect as u32,
-                libc::SECCOMP_RET_ALLOW,
-            ),
-            (AUDIT_ARCH, listen | 0x4000_0000, libc::SECCOMP_RET_ALLOW),
-            (OTHER_ARCH, listen, libc::SECCOMP_RET_ALLOW),
+            (AUDIT_ARCH, listen, waits),
+            (AUDIT_ARCH, bind, waits),
+            (AUDIT_ARCH, ring, waits),
+            (AUDIT_ARCH, connect, passes),
+            (AUDIT_ARCH, listen | 0x4000_0000, passes),
+            (OTHER_ARCH, listen, passes),
         ];
         for (arch, number, expected) in table {
             assert_eq!(verdict(arch, number), expected, "{arch:x} {number}");

@@ -5,6 +5,7 @@
 
 mod intercept;
 mod privileges;
+mod rings;
 mod swap;
 
 use std::ffi::{CString, OsString};
@@ -115,8 +116,8 @@ impl Keeper {
     fn keep(mut self) -> io::Result<()> {
         while self.reap()? {
             let [guard, calls] = self.wait()?;
-            if let Some(calls) = &mut self.calls {
-                calls.tick();
+            if let Some(text) = self.calls.as_mut().and_then(Calls::tick) {
+                self.tell(&Word::Note { text }, None);
             }
             if calls {
                 self.hear();

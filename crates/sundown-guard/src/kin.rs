@@ -29,16 +29,45 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
 
 /// Lists the sockets that a process has open, by their descriptors and inodes; none where that may not be seen.
 pub(crate) fn sockets(pid: i32) -> Vec<(i32, u64)> {
-    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-        return Vec::new();
-    };
-    let socket = |entry: fs::DirEntry| {
+    let sockets = open(pid).filter_map(|(number, link)| Some((number, socket(&link)?)));
+    sockets.collect()
+}
+
+/// Lists the inodes of the same, and of those that it has in its rings and not as descriptors.
+pub(crate) fn inodes(pid: i32) -> Vec<u64> {
+    let mut inodes = Vec::new();
+    for (number, link) in open(pid) {
+        if link == "anon_inode:[io_uring]" {
+            let fdinfo = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"));
+            inodes.extend(in_ring(&fdinfo.unwrap_or_default()));
+        }
+        inodes.extend(socket(&link));
+    }
+    inodes
+}
+
+/// What a process has open: the descriptors, and what the kernel calls them.
+fn open(pid: i32) -> impl Iterator<Item = (i32, String)> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    open.into_iter().flatten().flatten().filter_map(|entry| {
         let link = fs::read_link(entry.path()).ok()?;
-        let inode = link.to_str()?.strip_prefix("socket:[")?;
         let number = entry.file_name().to_str()?.parse().ok()?;
-        Some((number, inode.trim_end_matches(']').parse().ok()?))
-    };
-    open.flatten().filter_map(socket).collect()
+        Some((number, link.to_str()?.to_owned()))
+    })
+}
+
+/// The inode of a socket, by what the kernel calls it.
+fn socket(name: &str) -> Option<u64> {
+    let inode = name.strip_prefix("socket:[")?.strip_suffix(']')?;
+    inode.parse().ok()
+}
+
+/// The sockets that are registered with a ring, and so may have no descriptor (io_uring_register(2)): the kernel
+/// lists them in the ring's fdinfo, behind `UserFiles`, as `    0: socket:[4711]`.
+fn in_ring(fdinfo: &str) -> impl Iterator<Item = u64> {
+    let lines = fdinfo.lines();
+    let files = lines.skip_while(|line| !line.starts_with("UserFiles:"));
+    files.filter_map(|line| socket(line.split_once(": ")?.1))
 }
 
 /// What /proc tells of a descriptor (proc_pid_fdinfo(5)).
@@ -90,6 +119,14 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn sockets_in_a_ring_are_read_from_what_the_kernel_writes() {
+        let fdinfo = "flags:\t02000002\nSqMask:\t0x3\nUserFiles:\t3\n    0: socket:[4711]\n    1: /dev/null\n    \
+                      12: socket:[4712]\nUserBufs:\t0\n";
+        assert_eq!(in_ring(fdinfo).collect::<Vec<_>>(), [4711, 4712]);
+        assert_eq!(in_ring("flags:\t02\n").count(), 0);
+    }
 
     #[test]
     fn children_and_threads_are_found() {

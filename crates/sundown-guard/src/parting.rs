@@ -91,7 +91,7 @@ impl Parting {
             return late;
         }
         let kin = kin::descendants(self.keeper).into_iter();
-        let open: HashSet<u64> = kin.flat_map(kin::sockets).map(|(_, inode)| inode).collect();
+        let open: HashSet<u64> = kin.flat_map(kin::inodes).collect();
         self.connections.retain_mut(|connection| {
             if open.contains(&connection.inode) {
                 return true;

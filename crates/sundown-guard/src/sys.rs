@@ -23,6 +23,8 @@ const SO_BINDTOIFINDEX: libc::c_int = 62;
 pub(crate) enum Call {
     Bind,
     Listen,
+    /// `io_uring_setup`.
+    Ring,
 }
 
 /// A system call that waits for its answer (`struct seccomp_notif`, seccomp_unotify(2)).
@@ -175,6 +177,7 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notif
         id: notification.id,
         call: match libc::c_long::from(notification.data.nr) {
             libc::SYS_listen => Call::Listen,
+            libc::SYS_io_uring_setup => Call::Ring,
             _ => Call::Bind,
         },
         thread: notification.pid,

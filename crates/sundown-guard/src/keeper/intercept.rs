@@ -1,15 +1,16 @@
-//! The calls that wait: a `bind` of an address that is taken by ours, and every `listen`, which is carried out
-//! on a duplicate of the caller's socket.
+//! The calls that wait: a `bind` of an address that is taken by ours, every `listen`, which is carried out
+//! on a duplicate of the caller's socket, and `io_uring_setup`, which is taken note of.
 
 use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::rings::{self, Rings};
 use super::swap::{self, Swap};
 use crate::kin;
 use crate::sys::{self, Answer, Call, Notification};
@@ -30,6 +31,8 @@ pub(super) struct Calls {
     named: HashSet<u64>,
     /// What is done where the caller's sockets may not be opened.
     swap: Swap,
+    /// What is known of its rings.
+    rings: Rings,
 }
 
 /// What comes of a call beside its answer.
@@ -82,6 +85,7 @@ impl Calls {
             known: Vec::new(),
             named: HashSet::new(),
             swap: Swap::default(),
+            rings: Rings::default(),
         }
     }
 
@@ -129,6 +133,10 @@ impl Calls {
         let passes = Ok((Some(Answer::Continue), Outcome::Nothing));
         let pid = kin::process_of(call.thread).ok_or(io::ErrorKind::NotFound)?;
         match call.call {
+            Call::Ring => {
+                self.rings.set_up(Instant::now());
+                passes
+            }
             Call::Listen => match self.caller(call, pid)? {
                 Some(caller) => Ok(self.listen(caller, call.arguments[1] as i32)),
                 None => passes,
@@ -220,12 +228,17 @@ impl Calls {
 
     /// How long until [`tick`](Self::tick) is to be called, if it is.
     pub(super) fn wait(&self) -> Option<Duration> {
-        self.swap.waits().then_some(swap::TICK)
+        let swap = self.swap.waits().then_some(swap::TICK);
+        let rings = self.rings.wait(Instant::now());
+        swap.into_iter().chain(rings).min()
     }
 
-    /// Parts with what need not be kept.
-    pub(super) fn tick(&mut self) {
+    /// Parts with what need not be kept; returns what is to be told of listeners that came past.
+    pub(super) fn tick(&mut self) -> Option<String> {
         self.swap.tick();
+        let known = &self.known;
+        let is_known = |inode| known.iter().any(|(_, own)| *own == inode);
+        self.rings.look(Instant::now(), || rings::unknown(is_known))
     }
 
     fn bind(
@@ -337,8 +350,7 @@ impl Calls {
     fn is_open(&self, inode: u64) -> bool {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let kin = kin::descendants(own);
-        kin.into_iter()
-            .any(|pid| kin::sockets(pid).iter().any(|(_, other)| *other == inode))
+        kin.into_iter().any(|pid| kin::inodes(pid).contains(&inode))
     }
 }
 

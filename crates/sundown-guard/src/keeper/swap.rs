@@ -197,8 +197,8 @@ fn is_shared(inode: u64) -> bool {
 /// How often the processes of this generation have a socket open.
 fn descriptors_of(inode: u64) -> usize {
     let own = rustix::process::getpid().as_raw_nonzero().get();
-    let open = kin::descendants(own).into_iter().flat_map(kin::sockets);
-    open.filter(|(_, other)| *other == inode).count()
+    let open = kin::descendants(own).into_iter().flat_map(kin::inodes);
+    open.filter(|other| *other == inode).count()
 }
 
 #[cfg(test)]

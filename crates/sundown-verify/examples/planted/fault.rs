@@ -90,4 +90,8 @@ faults! {
     Unnotified = "unnotified",
     /// A TLS handshake that is under way is cut.
     HalfHello = "half-hello",
+    /// It listens by io_uring.
+    Ring = "ring",
+    /// It has a ring of io_uring, as for files, and listens as ever.
+    IdleRing = "idle-ring",
 }

@@ -8,6 +8,7 @@ mod fault;
 mod http1;
 mod http2;
 mod io;
+mod ring;
 mod sys;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use fault::Fault;
+use ring::Ring;
 use sys::{handle, make_deaf, pause, wait_readable};
 
 /// How long an idle connection stays open after the signal.
@@ -65,7 +67,7 @@ fn main() {
         handle(libc::SIGINT);
     }
     handle(libc::SIGHUP);
-    let mut listener = listen(port);
+    let mut listener = listen(port, fault);
     if matches!(fault, Fault::Orphan | Fault::Leak) {
         leave_a_child(&listener, fault);
     }
@@ -76,14 +78,21 @@ fn main() {
         if RELOADING.swap(false, Ordering::Relaxed) && fault == Fault::Reload {
             drop(listener);
             pause(Duration::from_millis(100));
-            listener = listen(port);
+            listener = listen(port, fault);
         }
     }
     stop(listener, port, fault);
 }
 
-fn listen(port: u16) -> TcpListener {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
+fn listen(port: u16, fault: Fault) -> TcpListener {
+    let ring = matches!(fault, Fault::Ring | Fault::IdleRing)
+        .then(|| Ring::set_up().expect("there is io_uring"));
+    let listener = match ring {
+        Some(ring) if fault == Fault::Ring => ring
+            .listen(port)
+            .expect("the port is free, and it is Linux 6.11"),
+        _ => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free"),
+    };
     listener.set_nonblocking(true).expect("it is a socket");
     listener
 }
@@ -139,7 +148,7 @@ fn stop(listener: TcpListener, port: u16, fault: Fault) {
 fn reopen(port: u16, fault: Fault) {
     for _ in 0..2 {
         pause(Duration::from_millis(150));
-        accept_for(Duration::from_millis(500), &listen(port), fault);
+        accept_for(Duration::from_millis(500), &listen(port, fault), fault);
     }
 }
 
