@@ -114,7 +114,7 @@ $XDG_RUNTIME_DIR/sundown, for root in /run/sundown.
 Exit codes:
   the application's, if it ends by itself (128 + N by signal N)
   0    it was told to stop, and everything ended in order
-  2    bad arguments or settings, or a socket that cannot be had
+  2    bad arguments or settings, or a socket or a mode that cannot be had
   4    work was cut off
   126  it cannot be executed
   127  it is missing";

@@ -472,3 +472,68 @@ async fn a_listener_of_io_uring_is_told_and_a_ring_for_files_is_not() {
         assert!(told.contains("--listen"), "{said}");
     }
 }
+
+/// Guards, each with why it hears of no listener: the inner one of two, and one that may set no filter.
+fn deaf_guards(place: &Place, mode: &str) -> [(Spawn, &'static str); 2] {
+    let (sundown, options) = (cargo_bin!("sundown"), ["--quiet", "100ms"]);
+    let inner = place.guard(&options).arg(sundown);
+    let refused = place.guard(&["--mode", mode]).refuse(Refuse::Filters);
+    [
+        (
+            inner.args(["run", "--mode", mode, "--"]),
+            "another supervisor hears its system calls already",
+        ),
+        (refused, "seccomp(2) says: Operation not permitted"),
+    ]
+}
+
+#[tokio::test]
+async fn where_listeners_cannot_be_heard_of_a_stop_is_a_signal() {
+    let place = Place::new();
+    for (guard, why) in deaf_guards(&place, "auto") {
+        let address = free_port().unwrap();
+        let guard = guard.args([planted(), address.port().to_string()]);
+        let mut guard = guard.start().unwrap();
+        guard.wait_output("planted: ready", LIMIT).await.unwrap();
+        guard.wait_listening(address, LIMIT).await.unwrap();
+        visit(address).unwrap();
+        let (ended, said) = stop(guard).await;
+        assert_eq!(ended, Ended::Code(0), "{said}");
+        let told = lines(&said, "its listeners cannot be guarded");
+        assert_eq!(told.len(), 1, "{said}");
+        assert!(told[0].contains(why), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_guard_of_a_guard_restarts_it() {
+    let (place, address) = (Place::new(), free_port().unwrap());
+    let [(guard, _), _] = deaf_guards(&place, "auto");
+    let guard = guard.args([planted(), address.port().to_string()]);
+    let mut guard = guard.start().unwrap();
+    listens(&mut guard, 1).await;
+    guard.signal(libc::SIGHUP).unwrap();
+    let over = guard.wait_line("sundown: generation 1 has ended after", LIMIT);
+    assert!(over.await.unwrap().ends_with("nothing was cut off"));
+    visit(address).unwrap();
+    let (ended, said) = stop(guard).await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+}
+
+#[tokio::test]
+async fn nothing_is_started_where_listeners_must_be_heard_of_and_cannot() {
+    let place = Place::new();
+    let begun = place.path("begun");
+    for (guard, why) in deaf_guards(&place, "kernel") {
+        let mut guard = guard.args(["touch", &begun]).start().unwrap();
+        let (ended, said) = end(&mut guard).await;
+        assert_eq!(ended, Ended::Code(2), "{said}");
+        let told = lines(&said, "error: ");
+        assert_eq!(told.len(), 1, "{said}");
+        assert!(
+            told[0].contains(why) && told[0].contains("--mode auto"),
+            "{said}"
+        );
+        assert!(!fs::exists(&begun).unwrap());
+    }
+}

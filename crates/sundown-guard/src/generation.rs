@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::letters::{self, Order, To, Word};
+use crate::letters::{self, Hearing, Order, To, Word};
 use crate::listeners::Listener;
 use crate::notices::{Notices, Said};
 use crate::output::Relays;
@@ -25,6 +25,8 @@ pub(crate) struct Generation {
     heard: HashSet<u64>,
     /// Of those, the ones whose ports the system chose: no other generation has them.
     passing: HashSet<u64>,
+    /// Its listeners cannot be heard of.
+    unheard: bool,
     /// The process that the command became.
     leader: Option<i32>,
     /// The status with which the process that the command became has ended.
@@ -58,6 +60,8 @@ pub(crate) enum News {
     Started { pid: i32, unheard: Option<String> },
     /// It could not be started.
     Failed(io::Error),
+    /// It was not started, since its listeners cannot be heard of; why.
+    Unheard(String),
     /// It listens here, by this socket.
     Listens(SocketAddr, u64),
     /// It had closed this socket, listens on its address again, and goes on without it once our duplicate is
@@ -138,7 +142,11 @@ impl Generation {
         }
         let order = Order::Start {
             shared,
-            heard: !passes,
+            hearing: match guard.mode {
+                Mode::Auto => Hearing::Wished,
+                Mode::Kernel => Hearing::Needed,
+                Mode::ListenFds(_) => Hearing::No,
+            },
         };
         letters::send(&ours, &order, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
@@ -155,6 +163,7 @@ impl Generation {
                 false => HashSet::new(),
             },
             passing: HashSet::new(),
+            unheard: false,
             listeners,
             leader: None,
             ended: None,
@@ -170,6 +179,7 @@ impl Generation {
             listeners,
             heard: HashSet::new(),
             passing: HashSet::new(),
+            unheard: false,
             leader: None,
             ended: None,
             says: None,
@@ -199,11 +209,13 @@ impl Generation {
         match received {
             Ok(Some((Word::Started { pid, unheard }, _))) => {
                 self.leader = Some(pid);
+                self.unheard = unheard.is_some();
                 News::Started { pid, unheard }
             }
             Ok(Some((Word::Failed { error }, _))) => {
                 News::Failed(io::Error::from_raw_os_error(error))
             }
+            Ok(Some((Word::Unheard { why }, _))) => News::Unheard(why),
             Ok(Some((Word::Listens { inode, named }, Some(socket)))) => {
                 self.listens(inode, socket, named)
             }
@@ -303,6 +315,11 @@ impl Generation {
     /// The process whose descendants are its.
     pub(crate) fn keeper(&self) -> Option<i32> {
         self.running.as_ref().map(|running| pid_of(&running.keeper))
+    }
+
+    /// Whether it runs and its listeners cannot be heard of.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// Whether it listens on all of these.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::intercept::{Calls, Outcome, Waiting};
-use crate::letters::{self, Order, To, Word};
+use crate::letters::{self, Hearing, Order, To, Word};
 use crate::{OnGuardDeath, filter, kin, sys};
 
 /// How long what is told to stop since the guard is gone may take.
@@ -73,7 +73,7 @@ impl Keeper {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let StartWith {
             shared,
-            heard,
+            hearing,
             inherited,
             passed,
         } = what_to_start_with(&guard)?;
@@ -91,7 +91,7 @@ impl Keeper {
             until: None,
         };
         let program = command.first().cloned().unwrap_or_default();
-        match launch(command, heard, passed) {
+        match launch(command, hearing, passed) {
             Ok(Launched {
                 pid,
                 calls,
@@ -105,7 +105,8 @@ impl Keeper {
                     keeper.tell(&Word::Note { text }, None);
                 }
             }
-            Err(error) => {
+            Err(NotLaunched::Unheard(why)) => keeper.tell(&Word::Unheard { why }, None),
+            Err(NotLaunched::System(error)) => {
                 let error = error.raw_os_error().unwrap_or(libc::EIO);
                 keeper.tell(&Word::Failed { error }, None);
             }
@@ -277,7 +278,7 @@ impl Keeper {
 struct StartWith {
     /// The addresses that are shared with the generation before.
     shared: Vec<SocketAddr>,
-    heard: bool,
+    hearing: Hearing,
     /// The listeners that are to be used again.
     inherited: Vec<(SocketAddr, OwnedFd)>,
     passed: Vec<OwnedFd>,
@@ -289,10 +290,10 @@ fn what_to_start_with(guard: &OwnedFd) -> io::Result<StartWith> {
         match letters::receive(guard)? {
             Some((Order::Inherit { address }, Some(socket))) => inherited.push((address, socket)),
             Some((Order::Pass, Some(socket))) => passed.push(socket),
-            Some((Order::Start { shared, heard }, _)) => {
+            Some((Order::Start { shared, hearing }, _)) => {
                 return Ok(StartWith {
                     shared,
-                    heard,
+                    hearing,
                     inherited,
                     passed,
                 });
@@ -329,8 +330,24 @@ struct Launched {
     unheard: Option<String>,
 }
 
+enum NotLaunched {
+    /// Its calls were to be heard, and cannot be.
+    Unheard(String),
+    System(io::Error),
+}
+
+impl From<io::Error> for NotLaunched {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
 /// Starts the command in a process group of its own, under the filter where that is wished and can be.
-fn launch(command: Vec<OsString>, heard: bool, passed: Vec<OwnedFd>) -> io::Result<Launched> {
+fn launch(
+    command: Vec<OsString>,
+    hearing: Hearing,
+    passed: Vec<OwnedFd>,
+) -> Result<Launched, NotLaunched> {
     let mut words = command.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).process_group(0);
@@ -343,44 +360,45 @@ fn launch(command: Vec<OsString>, heard: bool, passed: Vec<OwnedFd>) -> io::Resu
             let own = CString::new(std::process::id().to_string())?;
             sys::set_variable(c"LISTEN_PID", &own)?;
         }
-        if !heard {
+        if hearing == Hearing::No {
             return Ok(());
         }
-        let told = match hear_calls() {
+        match hear_calls() {
             Ok(calls) => letters::send(&theirs, &0, Some(calls.as_fd())),
-            Err(error) => letters::send(&theirs, &error.raw_os_error(), None),
-        };
-        // What is executed must start all the same.
-        drop(told);
-        Ok(())
-    });
-    let child = command.spawn()?;
-    // Its copy of the other end would keep the conversation open.
-    drop(command);
-    let pid = i32::try_from(child.id()).expect("a PID is positive");
-    if !heard {
-        return Ok(Launched {
-            pid,
-            calls: None,
-            unheard: None,
-        });
-    }
-    let (error, calls) = match letters::receive::<Option<i32>>(&ours)? {
-        Some((error, calls)) => (error, calls),
-        None => (Some(libc::EIO), None),
-    };
-    let unheard = calls.is_none().then(|| {
-        let error = io::Error::from_raw_os_error(error.unwrap_or(libc::EIO));
-        match error.raw_os_error() {
-            Some(libc::EBUSY) => "another supervisor hears its system calls already".to_owned(),
-            _ => format!("seccomp(2) says: {error}"),
+            Err(error) => {
+                let number = error.raw_os_error().unwrap_or(libc::EIO);
+                letters::send(&theirs, &number, None)?;
+                match hearing {
+                    Hearing::Needed => Err(error),
+                    Hearing::Wished | Hearing::No => Ok(()),
+                }
+            }
         }
     });
-    Ok(Launched {
-        pid,
-        calls,
-        unheard,
-    })
+    let spawned = command.spawn();
+    // Its copy of the other end would keep the conversation open.
+    drop(command);
+    let (calls, unheard) = match letters::receive::<i32>(&ours)? {
+        Some((error, None)) => (None, Some(unheard(error))),
+        Some((_, calls)) => (calls, None),
+        None => (None, None),
+    };
+    match (spawned, unheard) {
+        (Err(_), Some(why)) if hearing == Hearing::Needed => Err(NotLaunched::Unheard(why)),
+        (spawned, unheard) => Ok(Launched {
+            pid: i32::try_from(spawned?.id()).expect("a PID is positive"),
+            calls,
+            unheard,
+        }),
+    }
+}
+
+/// Why calls cannot be heard.
+fn unheard(error: i32) -> String {
+    match error {
+        libc::EBUSY => "another supervisor hears its system calls already".to_owned(),
+        other => format!("seccomp(2) says: {}", io::Error::from_raw_os_error(other)),
+    }
 }
 
 /// Without CAP_SYS_ADMIN a filter is let in only where nothing can gain privileges.

@@ -28,11 +28,10 @@ pub(crate) enum Order {
     /// A socket, beside this, that is passed to the command: the first as descriptor 3, and so on
     /// (sd_listen_fds(3)).
     Pass,
-    /// Starts the command; who binds one of these addresses shares it with the generation before. Unless its
-    /// calls are `heard`, nothing of its sockets is known.
+    /// Starts the command; who binds one of these addresses shares it with the generation before.
     Start {
         shared: Vec<SocketAddr>,
-        heard: bool,
+        hearing: Hearing,
     },
     /// The answer to [`Word::Closed`]: the socket is beside this if it was wanted, and otherwise closed.
     Closed,
@@ -42,6 +41,17 @@ pub(crate) enum Order {
     Stops,
     /// Sends a signal.
     Signal { signal: i32, to: To },
+}
+
+/// Whether the calls of a command are heard, without which nothing of its sockets is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Hearing {
+    /// They are not.
+    No,
+    /// They are if that is possible.
+    Wished,
+    /// Without that it is not started.
+    Needed,
 }
 
 /// Who gets a signal.
@@ -60,6 +70,8 @@ pub(crate) enum Word {
     Started { pid: i32, unheard: Option<String> },
     /// It could not be started, by this error of the system.
     Failed { error: i32 },
+    /// It was not started, since its listeners cannot be heard of; why.
+    Unheard { why: String },
     /// A socket listens; a duplicate is beside this. The application `named` its port, or the system chose one.
     Listens { inode: u64, named: bool },
     /// No process of the command has this socket any more, and one binds its address again: it is `wanted`, or

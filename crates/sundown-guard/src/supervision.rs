@@ -173,13 +173,11 @@ impl Supervision {
                 return Some(not_started(&program, &error));
             }
             News::Failed(error) => self.say(&format!("it could not be started: {error}")),
-            News::Started {
-                unheard: Some(why), ..
-            } if self.guard.mode == Mode::Kernel => {
+            News::Unheard(why) => {
                 eprintln!(
-                    "error: its listeners cannot be followed ({why}): use --mode auto to stop it by signals alone"
+                    "error: its listeners cannot be followed ({why}): use --mode auto to stop it by signals alone, \
+                     or --listen if it takes sockets"
                 );
-                kill(&mut self.current).await;
                 return Some(Outcome::NotStarted(2));
             }
             News::Gone => return self.crashed().await,
@@ -523,9 +521,10 @@ fn note(
             say(guard, &format!("generation {number} is PID {pid}"));
             if let Some(why) = unheard {
                 let lost = "a stop can only signal it, and it cannot be restarted";
+                let help = "if it takes sockets, --listen guards it all the same";
                 say(
                     guard,
-                    &format!("its listeners cannot be guarded ({why}): {lost}"),
+                    &format!("its listeners cannot be guarded ({why}): {lost}; {help}"),
                 );
             }
         }
@@ -547,7 +546,7 @@ fn note(
                 readiness.has_said();
             }
         }
-        News::Failed(_) | News::Ended(_) | News::Gone => {}
+        News::Failed(_) | News::Unheard(_) | News::Ended(_) | News::Gone => {}
     }
 }
 

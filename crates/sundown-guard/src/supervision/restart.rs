@@ -2,7 +2,7 @@
 //! it, while who connects waits.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -161,6 +161,10 @@ impl Supervision {
                 self.give_up(format!("it could not be started: {error}"))
                     .await;
             }
+            News::Unheard(why) => {
+                self.give_up(format!("its listeners cannot be followed ({why})"))
+                    .await;
+            }
             News::Gone => {
                 let code = next.generation.status().map_or(1, exit_code);
                 self.give_up(format!("it ended before it was ready ({code})"))
@@ -238,6 +242,9 @@ impl Supervision {
         readiness: &Readiness,
         addresses: &[SocketAddr],
     ) -> Question {
+        if asked.is_unheard() {
+            return self.question_unheard();
+        }
         if addresses.is_empty() || !asked.listens_on(addresses) {
             return Question::Answered(false);
         }
@@ -264,6 +271,24 @@ impl Supervision {
             }
         };
         asking.unwrap_or(Question::Answered(false))
+    }
+
+    /// The same where nothing is known of its listeners: then it is ready once it runs, unless it can be asked.
+    fn question_unheard(&self) -> Question {
+        match &self.guard.ready {
+            Ready::Listen | Ready::Tcp => Question::Answered(true),
+            Ready::Notify => Question::HasSaid,
+            Ready::Url(url) => {
+                let hosts: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+                let own = hosts.map(|host| SocketAddr::new(host, url.port));
+                // Within the host this is over at once.
+                let connected = std::net::TcpStream::connect(&own[..]);
+                let ready = connected.and_then(|one| one.set_nonblocking(true).map(|()| one));
+                ready.map_or(Question::Answered(false), |one| {
+                    Question::Get(one, url.clone())
+                })
+            }
+        }
     }
 
     /// The next generation is ready.

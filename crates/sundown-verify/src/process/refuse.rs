@@ -7,8 +7,8 @@ use std::io;
 
 use libc::sock_filter;
 
-/// Says what the kernel refuses, with EPERM: ways of a listener to turn newcomers away, or to look into another
-/// process.
+/// Says what the kernel refuses, with EPERM: ways of a listener to turn newcomers away, to look into another
+/// process, or to hear of its calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Refuse {
     /// None.
@@ -22,6 +22,8 @@ pub enum Refuse {
     Descriptors,
     /// `pidfd_getfd` and `process_vm_readv`: nor can its memory be read by that call.
     DescriptorsAndMemory,
+    /// `seccomp`: no filter can be set by it.
+    Filters,
 }
 
 const SO_BINDTOIFINDEX: u32 = 62;
@@ -52,6 +54,7 @@ impl Refuse {
             Refuse::DescriptorsAndMemory => {
                 refuse_calls(&[libc::SYS_pidfd_getfd, libc::SYS_process_vm_readv])
             }
+            Refuse::Filters => refuse_calls(&[libc::SYS_seccomp]),
         }
     }
 }
