@@ -6,10 +6,11 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::thread;
 
 use assert_cmd::cargo::cargo_bin;
 use sundown_testkit::bin_path;
-use sundown_verify::process::{Ended, free_port};
+use sundown_verify::process::{Ended, Refuse, free_port};
 use tempfile::TempDir;
 
 use self::guarded::{Guarded, LIMIT, Load, ask, guard, rest, run, run_dir, visit};
@@ -76,6 +77,78 @@ async fn who_waits_in_the_queue_is_served_by_a_server_that_would_not() {
     let guarded = verify(&guard);
     let said = String::from_utf8_lossy(&guarded.stdout);
     assert_eq!(guarded.status.code(), Some(0), "{said}");
+}
+
+/// Stops a server that leaves its queue unserved, while it is frozen and clients wait there.
+async fn whoever_waits_is_served(refuse: Refuse, told: &str, newcomers: Newcomers) {
+    let address = free_port().unwrap();
+    let mut guard = guard(&["--quiet", "100ms"])
+        .arg(bin_path("examples/planted"))
+        .args([&address.port().to_string(), "backlog"])
+        .refuse(refuse)
+        .start()
+        .unwrap();
+    let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
+    let pid = pid.unwrap().parse().unwrap();
+    guard.wait_output("listens on", LIMIT).await.unwrap();
+    visit(address).unwrap();
+    // SAFETY: the guard, which lives, has said that this process is its; so below.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    let ask = |_| {
+        let mut client = TcpStream::connect(address).unwrap();
+        let request = b"GET /fast HTTP/1.1\r\nhost: guarded\r\nconnection: close\r\n\r\n";
+        client.write_all(request).unwrap();
+        client
+    };
+    let clients: Vec<_> = (0..64).map(ask).collect();
+    guard.signal(libc::SIGTERM).unwrap();
+    guard.wait_output(told, LIMIT).await.unwrap();
+    let newcomer = (newcomers == Newcomers::AreKeptOut)
+        .then(|| thread::spawn(move || TcpStream::connect(address)));
+    // SAFETY: as above.
+    unsafe { libc::kill(pid, libc::SIGCONT) };
+    for client in clients {
+        let seen = rest(client);
+        assert!(seen.ends_with("ok"), "{seen:?}");
+    }
+    let exit = guard.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(0), "{}", guard.stderr());
+    if let Some(newcomer) = newcomer {
+        let refused = newcomer.join().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    }
+}
+
+#[derive(PartialEq)]
+enum Newcomers {
+    AreKeptOut,
+    AreLetIn,
+}
+
+#[tokio::test]
+async fn whoever_waits_is_served_behind_a_fence() {
+    let fence = "newcomers cannot be refused yet (Operation not permitted";
+    let none = "nor their attempts be dropped (Operation not permitted";
+    match may_attach_filters() {
+        true => whoever_waits_is_served(Refuse::Deaf, fence, Newcomers::AreKeptOut).await,
+        false => whoever_waits_is_served(Refuse::Deaf, none, Newcomers::AreLetIn).await,
+    }
+}
+
+/// Whether this process has CAP_NET_ADMIN (capabilities(7)), which Linux 6.18 asks for.
+fn may_attach_filters() -> bool {
+    const NET_ADMIN: u32 = 12;
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mut lines = status.lines();
+    let effective = lines.find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
+    effective & (1 << NET_ADMIN) != 0
+}
+
+#[tokio::test]
+async fn whoever_waits_is_served_where_nobody_can_be_kept_out() {
+    let none = "nor their attempts be dropped (Operation not permitted";
+    whoever_waits_is_served(Refuse::DeafAndFence, none, Newcomers::AreLetIn).await;
 }
 
 #[tokio::test]

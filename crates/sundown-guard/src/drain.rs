@@ -15,7 +15,7 @@ use crate::generation::Generation;
 use crate::listeners::Listener;
 use crate::sequences::Visitor;
 use crate::sockets::{self, Seen};
-use crate::{kin, sys};
+use crate::{filter, kin, sys};
 
 /// How often is looked: the longer it takes, the seldomer, as each look goes through all sockets of the system.
 const STEP: Duration = Duration::from_millis(10);
@@ -45,16 +45,25 @@ pub(crate) struct Open {
     pub(crate) age: Duration,
 }
 
-/// Refuses newcomers; tells what could not be made to.
+/// Refuses newcomers; tells where that has to wait until the listener is closed, and what becomes of them.
 pub(crate) fn refuse_newcomers(listeners: &[Listener]) -> Vec<String> {
-    let deaf = |listener: &Listener| {
-        let refused = sys::make_deaf(listener.socket.as_fd()).err()?;
-        Some(format!(
-            "{}: newcomers cannot be refused ({refused}); those of the last instant may be reset",
-            listener.address
-        ))
+    let shut = |listener: &Listener| {
+        let Listener {
+            address, socket, ..
+        } = listener;
+        let refused = sys::make_deaf(socket.as_fd()).err()?;
+        Some(match sys::filter(socket.as_fd(), &filter::fence()) {
+            Ok(()) => format!(
+                "{address}: newcomers cannot be refused yet ({refused}): their attempts are dropped until the \
+                 service has ended"
+            ),
+            Err(also) => format!(
+                "{address}: newcomers cannot be refused ({refused}), nor their attempts be dropped ({also}): those \
+                 of the last instant may be reset"
+            ),
+        })
     };
-    listeners.iter().filter_map(deaf).collect()
+    listeners.iter().filter_map(shut).collect()
 }
 
 /// The sockets that are looked at.
