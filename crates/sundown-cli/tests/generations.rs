@@ -13,27 +13,11 @@ use sundown_verify::Process;
 use sundown_verify::process::{Ended, free_port};
 use tempfile::TempDir;
 
-use self::guarded::{Guarded, LIMIT, Load, ask, guard, run, visit};
+use self::guarded::{Guarded, LIMIT, Load, ask, guard, pid_of, run, signal, visit};
 
 /// A sundown service takes sockets that are passed, and says when it is ready.
 fn trial() -> PathBuf {
     bin_path("examples/trial")
-}
-
-/// The process that a generation became.
-async fn pid_of(guard: &mut Process, generation: u32) -> i32 {
-    let line = format!("generation {generation} is PID ");
-    guard
-        .wait_line(&line, LIMIT)
-        .await
-        .unwrap()
-        .parse()
-        .unwrap()
-}
-
-fn signal(pid: i32, signal: i32) {
-    // SAFETY: it sends a signal to a process that its guard, which lives, has named.
-    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
 async fn stop(mut guard: Process) -> String {

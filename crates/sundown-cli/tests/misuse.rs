@@ -2,21 +2,22 @@
 //!
 //! Each guard has a parent that adopts whatever it leaves, so that nothing can hide.
 
+mod guarded;
+
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
-use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
-use sundown_testkit::bin_path;
 use sundown_verify::Process;
 use sundown_verify::process::{Ended, ProcessError, Refuse, Spawn, free_port};
 use tempfile::TempDir;
 
-/// Longer than any of these tests waits when all is well.
-const LIMIT: Duration = Duration::from_secs(60);
+use self::guarded::{
+    LIMIT, end_of, listens, nothing_is_left, pid_of, pidfd, planted, signal, visit,
+};
 
 /// Nobody's user and group.
 const NOBODY: u32 = 65534;
@@ -102,40 +103,6 @@ async fn end(guard: &mut Process) -> (Ended, String) {
 async fn stop(mut guard: Process) -> (Ended, String) {
     guard.signal(libc::SIGTERM).unwrap();
     end(&mut guard).await
-}
-
-async fn listens(guard: &mut Process, generation: u32) {
-    let line = format!("generation {generation} listens on");
-    guard.wait_output(&line, LIMIT).await.unwrap();
-}
-
-/// Waits until all that a guard has left is gone.
-async fn nothing_is_left(guard: &Process) {
-    let gone = async {
-        while !guard.descendants().is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await; // tidy: no child of ours, so nobody tells
-        }
-    };
-    let left = tokio::time::timeout(LIMIT, gone).await;
-    assert!(left.is_ok(), "{:?}", guard.descendants());
-}
-
-fn planted() -> String {
-    bin_path("examples/planted").display().to_string()
-}
-
-fn visit(address: SocketAddr) -> std::io::Result<()> {
-    let mut client = TcpStream::connect(address)?;
-    client.write_all(b"GET /fast HTTP/1.1\r\nhost: guarded\r\n\r\n")?;
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\nok") {
-        let mut bytes = [0; 1024];
-        match client.read(&mut bytes)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => seen.extend(&bytes[..count]),
-        }
-    }
-    Ok(())
 }
 
 /// The lines that contain a text.
@@ -331,6 +298,7 @@ async fn of_two_generations_one_outlives_the_guard() {
     let guard = place.guard(&["--quiet", "100ms", "--on-guard-death", "keep"]);
     let guard = guard.args([planted(), address.port().to_string()]);
     let mut guard = guard.start().unwrap();
+    let first = pidfd(pid_of(&mut guard, 1).await);
     listens(&mut guard, 1).await;
     let mut stream = TcpStream::connect(address).unwrap();
     stream
@@ -338,6 +306,7 @@ async fn of_two_generations_one_outlives_the_guard() {
         .unwrap();
     stream.read_exact(&mut [0; 16]).unwrap();
     guard.signal(libc::SIGHUP).unwrap();
+    let second = pid_of(&mut guard, 2).await;
     guard
         .wait_output("generation 1 finishes what it has", LIMIT)
         .await
@@ -345,19 +314,10 @@ async fn of_two_generations_one_outlives_the_guard() {
     guard.signal(libc::SIGKILL).unwrap();
     guard.wait_exit(LIMIT).await.unwrap();
     // The first is told to end, which ends its stream, too.
-    let mut rest = Vec::new();
-    let _ = stream.read_to_end(&mut rest);
-    let servers = |guard: &Process| {
-        let all = guard.descendants();
-        let own = all.iter().filter(|who| !who.command.contains("__keeper"));
-        own.map(|who| who.pid).collect::<Vec<_>>()
-    };
-    while servers(&guard).len() > 1 {
-        tokio::time::sleep(Duration::from_millis(10)).await; // tidy: no child of ours, so nobody tells
-    }
+    let _ = stream.read_to_end(&mut Vec::new());
+    end_of(first).await;
     visit(address).unwrap();
-    // SAFETY: it has answered in the line before.
-    unsafe { libc::kill(servers(&guard)[0] as i32, libc::SIGTERM) };
+    signal(second, libc::SIGTERM);
     nothing_is_left(&guard).await;
 }
 
@@ -366,13 +326,11 @@ async fn served(guard: Spawn, fault: &str) -> String {
     let address = free_port().unwrap();
     let guard = guard.args([planted(), address.port().to_string(), fault.to_owned()]);
     let mut guard = guard.start().unwrap();
-    let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
-    let pid: i32 = pid.unwrap().parse().unwrap();
+    let pid = pid_of(&mut guard, 1).await;
     listens(&mut guard, 1).await;
     visit(address).unwrap();
     if fault == "reload" {
-        // SAFETY: the guard has said that this process is its.
-        unsafe { libc::kill(pid, libc::SIGHUP) };
+        signal(pid, libc::SIGHUP);
         let again = "is opened again: its queue was kept";
         guard.wait_output(again, LIMIT).await.unwrap();
         visit(address).unwrap();
@@ -381,11 +339,7 @@ async fn served(guard: Spawn, fault: &str) -> String {
     let over = guard.wait_line("generation 1 has ended after", LIMIT).await;
     assert!(over.unwrap().ends_with("nothing was cut off"));
     visit(address).unwrap();
-    let said = guard.stderr();
-    let line = lines(&said, "generation 2 is PID ")[0];
-    let pid = line.rsplit(' ').next().unwrap().parse().unwrap();
-    // SAFETY: as above.
-    unsafe { libc::kill(pid, libc::SIGKILL) };
+    signal(pid_of(&mut guard, 2).await, libc::SIGKILL);
     // It waits in the queue until the next generation serves.
     visit(address).unwrap();
     listens(&mut guard, 3).await;

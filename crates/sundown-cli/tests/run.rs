@@ -13,7 +13,9 @@ use sundown_testkit::bin_path;
 use sundown_verify::process::{Ended, Refuse, free_port};
 use tempfile::TempDir;
 
-use self::guarded::{Guarded, LIMIT, Load, ask, guard, rest, run, run_dir, visit};
+use self::guarded::{
+    Guarded, LIMIT, Load, ask, guard, listens, pid_of, planted, rest, run, run_dir, signal, visit,
+};
 
 #[tokio::test]
 async fn a_request_is_finished_before_the_application_hears_of_the_stop() {
@@ -83,17 +85,14 @@ async fn who_waits_in_the_queue_is_served_by_a_server_that_would_not() {
 async fn whoever_waits_is_served(refuse: Refuse, told: &str, newcomers: Newcomers) {
     let address = free_port().unwrap();
     let mut guard = guard(&["--quiet", "100ms"])
-        .arg(bin_path("examples/planted"))
-        .args([&address.port().to_string(), "backlog"])
+        .args([&planted(), &address.port().to_string(), "backlog"])
         .refuse(refuse)
         .start()
         .unwrap();
-    let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
-    let pid = pid.unwrap().parse().unwrap();
-    guard.wait_output("listens on", LIMIT).await.unwrap();
+    let pid = pid_of(&mut guard, 1).await;
+    listens(&mut guard, 1).await;
     visit(address).unwrap();
-    // SAFETY: the guard, which lives, has said that this process is its; so below.
-    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    signal(pid, libc::SIGSTOP);
     let ask = |_| {
         let mut client = TcpStream::connect(address).unwrap();
         let request = b"GET /fast HTTP/1.1\r\nhost: guarded\r\nconnection: close\r\n\r\n";
@@ -105,8 +104,7 @@ async fn whoever_waits_is_served(refuse: Refuse, told: &str, newcomers: Newcomer
     guard.wait_output(told, LIMIT).await.unwrap();
     let newcomer = (newcomers == Newcomers::AreKeptOut)
         .then(|| thread::spawn(move || TcpStream::connect(address)));
-    // SAFETY: as above.
-    unsafe { libc::kill(pid, libc::SIGCONT) };
+    signal(pid, libc::SIGCONT);
     for client in clients {
         let seen = rest(client);
         assert!(seen.ends_with("ok"), "{seen:?}");

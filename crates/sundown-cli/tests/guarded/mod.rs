@@ -35,18 +35,13 @@ impl Guarded {
     pub(crate) async fn planted(options: &[&str], fault: &str) -> Self {
         let address = free_port().unwrap();
         let port = address.port().to_string();
-        let planted = bin_path("examples/planted");
         let mut guard = guard(options)
-            .arg(planted)
+            .arg(planted())
             .args([&port, fault])
             .start()
             .unwrap();
-        let pid = guard.wait_line("generation 1 is PID ", LIMIT).await;
-        guard
-            .wait_output("generation 1 listens on", LIMIT)
-            .await
-            .unwrap();
-        let pid = pid.unwrap().parse().unwrap();
+        let pid = pid_of(&mut guard, 1).await;
+        listens(&mut guard, 1).await;
         Self {
             guard,
             address,
@@ -68,17 +63,7 @@ impl Guarded {
 
     /// Waits for the end of the process that was guarded first.
     pub(crate) async fn gone(&self) {
-        let pidfd = self.pidfd.try_clone().unwrap();
-        let ended = tokio::task::spawn_blocking(move || {
-            let mut waited = libc::pollfd {
-                fd: pidfd.as_raw_fd(),
-                events: libc::POLLIN,
-                revents: 0,
-            };
-            // SAFETY: one `pollfd`, which outlives the call.
-            unsafe { libc::poll(&raw mut waited, 1, LIMIT.as_millis() as i32) }
-        });
-        assert_eq!(ended.await.unwrap(), 1, "it lives on");
+        end_of(self.pidfd.try_clone().unwrap()).await;
     }
 
     pub(crate) fn is_there(&self) -> bool {
@@ -87,11 +72,66 @@ impl Guarded {
 }
 
 pub(crate) fn pidfd(pid: i32) -> OwnedFd {
+    open_pidfd(pid).unwrap_or_else(|| panic!("process {pid} is there"))
+}
+
+/// None if it is gone.
+fn open_pidfd(pid: i32) -> Option<OwnedFd> {
     // SAFETY: pidfd_open takes two numbers.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    assert!(fd >= 0, "process {pid} is there");
     // SAFETY: the kernel has just opened it for us.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Waits for the end of a process that may be no child of ours.
+pub(crate) async fn end_of(pidfd: OwnedFd) {
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut waited = libc::pollfd {
+            fd: pidfd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one `pollfd`, which outlives the call.
+        unsafe { libc::poll(&raw mut waited, 1, LIMIT.as_millis() as i32) }
+    });
+    assert_eq!(ended.await.unwrap(), 1, "it lives on");
+}
+
+/// Waits until all that a guard has started and left is gone.
+pub(crate) async fn nothing_is_left(guard: &Process) {
+    let gone = async {
+        // Whoever ends may have left others.
+        while let Some(who) = guard.descendants().first() {
+            if let Some(pidfd) = open_pidfd(who.pid as i32) {
+                end_of(pidfd).await;
+            }
+        }
+    };
+    let gone = tokio::time::timeout(LIMIT, gone).await;
+    assert!(gone.is_ok(), "{:?}", guard.descendants());
+}
+
+pub(crate) fn planted() -> String {
+    bin_path("examples/planted").display().to_string()
+}
+
+/// The process that a generation became.
+pub(crate) async fn pid_of(guard: &mut Process, generation: u32) -> i32 {
+    let line = format!("generation {generation} is PID ");
+    let pid = guard.wait_line(&line, LIMIT).await;
+    pid.unwrap().parse().unwrap()
+}
+
+/// Waits until a generation listens.
+pub(crate) async fn listens(guard: &mut Process, generation: u32) {
+    let line = format!("generation {generation} listens on");
+    guard.wait_output(&line, LIMIT).await.unwrap();
+}
+
+/// Sends a signal to a process that its guard, which lives, has named.
+pub(crate) fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill takes two numbers; the guard reaps it only when it has ended.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
 pub(crate) fn guard(options: &[&str]) -> Spawn {
