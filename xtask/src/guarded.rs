@@ -2,23 +2,31 @@
 //! under `sundown run`.
 //!
 //! Every client connects for each request, with bytes of its own and no second try. Beside each server the
-//! same is measured without a guard: its plain stop, and a stop and a start in the place of a restart.
+//! same is measured without a guard: its plain stop, a stop and a start in the place of a restart, and, where a
+//! server has one, its own reload. Such a server's restarts are measured with clients that keep their connections,
+//! too, both ways.
 
+mod row;
 pub(crate) mod server;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 use rand::Rng;
-use serde::Serialize;
+use sundown_verify::http1::{Connection, Letter};
+use sundown_verify::outcome::{Outcome, judge};
 use sundown_verify::process::{Ended, Spawn, free_port};
-use sundown_verify::{Declined, Kind, Load, Plan, Process, Request, Requests};
+use sundown_verify::tcp::Window;
+use sundown_verify::{Kind, Load, Plan, Process, Request, Requests};
 
 use crate::folder::Folder;
+use crate::patience::cut_off;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
+use row::{Noticed, Row, Times};
 use server::{NOBODY, Rights, Server};
 
 /// Stop, restart and kill servers under `sundown run`, and count what their clients notice
@@ -33,13 +41,13 @@ pub(crate) struct Arguments {
     /// How many SIGKILLs of each server, under load
     #[arg(long, value_name = "N", default_value_t = 10, env = "XTASK_KILLS")]
     kills: u32,
-    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport; with -passed behind it, one that takes
-    /// the socket that the guard passes
+    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport, haproxy; with -passed behind it, one that
+    /// takes the socket that the guard passes
     #[arg(
         long,
         value_name = "NAMES",
         value_delimiter = ',',
-        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,gunicorn-sync,python-threads,nginx,nginx-reuseport,go-net-http-passed,gunicorn-passed,spring",
+        default_value = "gin-default,beego-default,node-default,uvicorn,gunicorn,gunicorn-sync,python-threads,nginx,nginx-reuseport,haproxy,go-net-http-passed,gunicorn-passed,spring",
         env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,
@@ -73,55 +81,6 @@ const CLIENTS: [usize; 2] = [8, 4];
 
 type Loads = [Load; CLIENTS.len()];
 
-/// What a server's clients noticed.
-#[derive(Default, Serialize)]
-struct Row {
-    server: String,
-    stops: Noticed,
-    restarts: Noticed,
-    kills: Noticed,
-    /// The same without a guard; a stop and a start in the place of a restart.
-    plain_stops: Noticed,
-    plain_restarts: Noticed,
-    plain_kills: Noticed,
-    /// Milliseconds from SIGHUP until the generation before has ended.
-    restart_ms: Vec<u64>,
-    exits_nonzero: u32,
-}
-
-/// Requests, and what became of those that were not answered.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-struct Noticed {
-    requests: u64,
-    lost: u64,
-    refused: u64,
-}
-
-impl Noticed {
-    /// Ends loads, and adds what they were answered.
-    async fn add(&mut self, loads: Loads) {
-        for load in loads {
-            let counts = load.finish().await.total;
-            self.requests += counts.sent;
-            self.lost += counts.lost;
-            let refused = counts.declined_as.get(&Declined::Refused);
-            self.refused += refused.copied().unwrap_or(0);
-        }
-    }
-}
-
-impl Row {
-    /// Who is refused after a stop began was told so; a killed process takes with it what was in flight.
-    fn holds(&self, kills: u32) -> bool {
-        let in_flight: usize = CLIENTS.iter().sum();
-        self.stops.lost == 0
-            && self.restarts.lost + self.restarts.refused == 0
-            && self.kills.refused == 0
-            && self.kills.lost <= u64::from(kills) * in_flight as u64
-            && self.exits_nonzero == 0
-    }
-}
-
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     build_command(workspace)?;
     let folder = Folder::new("guarded")?;
@@ -136,6 +95,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         std::fs::DirBuilder::new().mode(0o700).create(&run_dir)?;
         std::os::unix::fs::chown(&run_dir, Some(NOBODY), Some(NOBODY))?;
     }
+    if !arguments.json {
+        row::print_heading();
+    }
     let mut rows = Vec::new();
     for server in &servers {
         let measuring = Measuring {
@@ -144,14 +106,22 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
             run_dir: &run_dir,
         };
         let row = runtime.block_on(measuring.row());
-        rows.push(row.with_context(|| server.framework)?);
+        let row = row.with_context(|| server.framework)?;
+        progress::clear();
+        if !arguments.json {
+            println!("{row}");
+        }
+        rows.push(row);
     }
-    progress::clear();
-    match arguments.json {
-        true => println!("{}", serde_json::to_string(&rows)?),
-        false => print(&rows),
+    if arguments.json {
+        println!("{}", serde_json::to_string(&rows)?);
     }
-    Ok(match rows.iter().all(|row| row.holds(arguments.kills)) {
+    let times = Times {
+        restarts: arguments.restarts,
+        kills: arguments.kills,
+    };
+    let in_flight = CLIENTS.iter().sum::<usize>() as u64;
+    Ok(match rows.iter().all(|row| row.holds(times, in_flight)) {
         true => Verdict::Holds,
         false => Verdict::Broken,
     })
@@ -188,6 +158,16 @@ impl Measuring<'_> {
         }
         self.restart(&mut row).await?;
         self.kill(&mut row).await?;
+        self.without_guard(&mut row).await?;
+        if let Some(signal) = self.server.reloads_at() {
+            row.own_reloads = Some(self.reload(signal, Kind::NewConnection).await?);
+            self.restart_kept(&mut row).await?;
+            row.own_reloads_kept = Some(self.reload(signal, Kind::KeepAlive).await?);
+        }
+        Ok(row)
+    }
+
+    async fn without_guard(&self, row: &mut Row) -> anyhow::Result<()> {
         for number in 0..self.arguments.restarts {
             self.progress("plain restart", number);
             self.restart_plainly(libc::SIGTERM, &mut row.plain_restarts)
@@ -198,7 +178,7 @@ impl Measuring<'_> {
             self.restart_plainly(libc::SIGKILL, &mut row.plain_kills)
                 .await?;
         }
-        Ok(row)
+        Ok(())
     }
 
     fn progress(&self, what: &str, number: u32) {
@@ -206,7 +186,8 @@ impl Measuring<'_> {
     }
 
     async fn stop(&self, guarded: bool, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, loads, _) = self.start(guarded).await?;
+        let how = if guarded { GUARDED } else { How::Plain };
+        let (mut server, loads, _) = self.start(how, Kind::NewConnection).await?;
         pause().await;
         server.signal(libc::SIGTERM)?;
         let exit = server.wait_exit(LIMIT).await?;
@@ -220,25 +201,35 @@ impl Measuring<'_> {
     }
 
     async fn restart(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, loads, _) = self.start(true).await?;
+        let (mut server, loads, _) = self.start(GUARDED, Kind::NewConnection).await?;
         for number in 1..=self.arguments.restarts {
-            self.progress("restart", number);
+            self.progress("restart", number - 1);
             pause().await;
             let began = std::time::Instant::now();
-            server.signal(libc::SIGHUP)?;
-            let over = format!("generation {number} has ended after ");
-            let said = server.wait_line(&over, LIMIT).await?;
+            let said = next_generation(&mut server, number).await?;
             row.restart_ms.push(began.elapsed().as_millis() as u64);
             anyhow::ensure!(said.ends_with("nothing was cut off"), "{said}");
         }
         row.restarts.add(loads).await;
-        server.signal(libc::SIGTERM)?;
-        server.wait_exit(LIMIT).await?;
-        Ok(())
+        end(server).await
+    }
+
+    /// Restarts with clients that keep their connections and are always busy: the drain cuts them off.
+    async fn restart_kept(&self, row: &mut Row) -> anyhow::Result<()> {
+        let (mut server, loads, _) = self.start(GUARDED_BRIEFLY, Kind::KeepAlive).await?;
+        for number in 1..=self.arguments.restarts {
+            self.progress("restart with kept connections", number - 1);
+            pause().await;
+            let said = next_generation(&mut server, number).await?;
+            row.kept_cut_off += cut_off(&said)?;
+        }
+        let noticed = row.restarts_kept.insert(Noticed::default());
+        noticed.add(loads).await;
+        end(server).await
     }
 
     async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, loads, _) = self.start(true).await?;
+        let (server, loads, _) = self.start(GUARDED, Kind::NewConnection).await?;
         for number in 0..self.arguments.kills {
             self.progress("kill", number);
             pause().await;
@@ -253,84 +244,124 @@ impl Measuring<'_> {
             }
         }
         row.kills.add(loads).await;
-        server.signal(libc::SIGTERM)?;
-        server.wait_exit(LIMIT).await?;
-        Ok(())
+        end(server).await
     }
 
     /// What is done where nothing guards: it ends, and is started again at once.
     async fn restart_plainly(&self, signal: i32, noticed: &mut Noticed) -> anyhow::Result<()> {
-        let (mut server, loads, port) = self.start(false).await?;
+        let (mut server, loads, target) = self.start(How::Plain, Kind::NewConnection).await?;
         pause().await;
         server.signal(signal)?;
         server.wait_exit(LIMIT).await?;
-        let next = self.spawn(false, port).start()?;
+        let next = self.spawn(How::Plain, target.port()).start()?;
         pause().await;
         noticed.add(loads).await;
         drop(next);
         Ok(())
     }
 
-    /// Starts a server, and the load on its port.
-    async fn start(&self, guarded: bool) -> anyhow::Result<(Process, Loads, u16)> {
+    /// What the server does where nothing guards: it replaces its workers, again and again under one load.
+    async fn reload(&self, signal: i32, kind: Kind) -> anyhow::Result<Noticed> {
+        let (mut server, loads, target) = self.start(How::Reloading, kind).await?;
+        // Before it has workers it may not hear the signal yet, which then ends it.
+        replaced(&server, target, &[]).await?;
+        for number in 0..self.arguments.restarts {
+            self.progress("own reload", number);
+            pause().await;
+            let before = workers(&server);
+            server.signal(signal)?;
+            replaced(&server, target, &before).await?;
+        }
+        let mut noticed = Noticed::default();
+        noticed.add(loads).await;
+        Ok(noticed)
+    }
+
+    /// Starts a server, and a load of clients of this kind on its port.
+    async fn start(&self, how: How, kind: Kind) -> anyhow::Result<(Process, Loads, SocketAddr)> {
         let target = free_port()?;
-        let mut server = self.spawn(guarded, target.port()).start()?;
+        let mut server = self.spawn(how, target.port()).start()?;
         server.wait_listening(target, LIMIT).await?;
         let load = |path: &'static str, clients| {
-            let plan = Plan::against(target).with(Kind::NewConnection, clients);
+            let plan = Plan::against(target).with(kind, clients);
             let requests = Requests::every(move |_| Request::get(path));
             Load::start(Plan { requests, ..plan })
         };
         let [at_once, slow] = CLIENTS;
         let loads = [load("/fast", at_once), load(self.server.slow(), slow)];
-        Ok((server, loads, target.port()))
+        Ok((server, loads, target))
     }
 
-    fn spawn(&self, guarded: bool, port: u16) -> Spawn {
-        match guarded {
-            true => self
-                .server
-                .guarded(port, self.run_dir, &["--quiet", "300ms"]),
-            false => self.server.plain(port),
+    fn spawn(&self, how: How, port: u16) -> Spawn {
+        match how {
+            How::Guarded(options) => self.server.guarded(port, self.run_dir, options),
+            How::Plain => self.server.plain(port),
+            How::Reloading => self.server.reloading(port),
         }
     }
+}
+
+/// How a server is run.
+#[derive(Clone, Copy)]
+enum How {
+    /// Under the guard, with these options.
+    Guarded(&'static [&'static str]),
+    Plain,
+    /// So that it can reload by itself.
+    Reloading,
+}
+
+const GUARDED: How = How::Guarded(&["--quiet", "300ms"]);
+/// For clients that never rest, so that each restart takes all of the drain.
+const GUARDED_BRIEFLY: How = How::Guarded(&["--quiet", "300ms", "--drain", "2s"]);
+
+/// Has the guard start a generation; returns what it says when the one with this number has ended.
+async fn next_generation(guard: &mut Process, number: u32) -> anyhow::Result<String> {
+    guard.signal(libc::SIGHUP)?;
+    let over = format!("generation {number} has ended after ");
+    Ok(guard.wait_line(&over, LIMIT).await?)
+}
+
+async fn end(mut guard: Process) -> anyhow::Result<()> {
+    guard.signal(libc::SIGTERM)?;
+    guard.wait_exit(LIMIT).await?;
+    Ok(())
+}
+
+/// The processes that a server has started.
+fn workers(server: &Process) -> Vec<u32> {
+    let mut workers = server.group_members();
+    workers.retain(|pid| *pid != server.id());
+    workers
+}
+
+/// Waits until none of the workers before is left, others are there, and somebody answers.
+async fn replaced(server: &Process, target: SocketAddr, before: &[u32]) -> anyhow::Result<()> {
+    let began = std::time::Instant::now();
+    loop {
+        let now = workers(server);
+        let replaced = !now.is_empty() && now.iter().all(|worker| !before.contains(worker));
+        if replaced && answers(target).await {
+            return Ok(());
+        }
+        anyhow::ensure!(!server.has_ended(), "it has ended: {}", server.stderr());
+        let words = server.stderr();
+        anyhow::ensure!(began.elapsed() < LIMIT, "its workers stay: {words}");
+        // The kernel tells nobody that another's child has ended.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn answers(target: SocketAddr) -> bool {
+    let Ok(mut connection) = Connection::open(target, Window::Usual, LIMIT).await else {
+        return false;
+    };
+    let letter = Letter::new(&[Request::get("/fast")], target);
+    let exchange = connection.exchange(&letter, LIMIT).await;
+    matches!(judge(&exchange.evidence(0)), Outcome::Answered { .. })
 }
 
 async fn pause() {
     let pause = rand::rng().random_range(100..400);
     tokio::time::sleep(Duration::from_millis(pause)).await;
-}
-
-fn print(rows: &[Row]) {
-    println!(
-        "{:24} {:>10} {:>6} {:>8}   without: {:>10} {:>6} {:>8}",
-        "server", "requests", "lost", "refused", "requests", "lost", "refused"
-    );
-    for row in rows {
-        println!("{}", row.server);
-        for (what, guarded, plain) in [
-            ("stops", row.stops, row.plain_stops),
-            ("restarts", row.restarts, row.plain_restarts),
-            ("kills", row.kills, row.plain_kills),
-        ] {
-            println!(
-                "    {what:20} {:>10} {:>6} {:>8}            {:>10} {:>6} {:>8}",
-                guarded.requests,
-                guarded.lost,
-                guarded.refused,
-                plain.requests,
-                plain.lost,
-                plain.refused
-            );
-        }
-        let mut took = row.restart_ms.clone();
-        took.sort_unstable();
-        let (median, slowest) = (took.get(took.len() / 2), took.last());
-        println!(
-            "    a restart until the generation before has ended: p50 {} ms, slowest {} ms; exits other than 0: {}",
-            median.unwrap_or(&0),
-            slowest.unwrap_or(&0),
-            row.exits_nonzero
-        );
-    }
 }

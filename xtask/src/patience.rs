@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// The guard's --quiet for long requests, in seconds: they take up to four times that
     #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "XTASK_QUIET", value_parser = clap::value_parser!(u16).range(1..=60))]
     quiet: u16,
-    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport; what one does not have is left out
+    /// Servers to guard: names of peers/README.md, nginx, nginx-reuseport, haproxy; what one does not have is left out
     #[arg(
         long,
         value_name = "NAMES",
@@ -229,8 +229,10 @@ impl Guarded {
     }
 }
 
+/// How many connections were cut off, by the guard's word.
+///
 /// Reads `5.2s: nothing was cut off` or `30s: 2 cut off: connection …`.
-fn cut_off(said: &str) -> anyhow::Result<usize> {
+pub(crate) fn cut_off(said: &str) -> anyhow::Result<usize> {
     let (_, cut) = said.split_once(": ").context("no time")?;
     if cut == "nothing was cut off" {
         return Ok(0);

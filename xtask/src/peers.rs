@@ -145,6 +145,14 @@ pub(crate) fn find(name: &str) -> anyhow::Result<&'static Peer> {
 }
 
 impl Peer {
+    /// The signal at which it replaces its workers by itself, if its documentation has one.
+    pub(crate) fn reloads_at(&self) -> Option<i32> {
+        match self.language {
+            Language::Python("gunicorn", _) => Some(libc::SIGHUP),
+            _ => None,
+        }
+    }
+
     /// Says what to install when this machine cannot build or run the peer.
     pub(crate) fn missing_toolchain(&self) -> Option<String> {
         let (programs, arguments, install): (&[_], &[_], _) = match self.language {

@@ -1,4 +1,4 @@
-//! What can be put under `sundown run` here: the peers, and nginx, which answers what it can.
+//! What can be put under `sundown run` here: the peers, and nginx and HAProxy, which answer what they can.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -41,12 +41,16 @@ enum Kind {
     Passed(&'static Peer),
     /// What follows `listen` in its configuration.
     Nginx(Option<&'static str>),
+    HaProxy,
 }
 
 const NGINX: [(&str, &str, Option<&str>); 2] = [
     ("nginx", "nginx", None),
     ("nginx-reuseport", "nginx, reuseport", Some("reuseport")),
 ];
+
+/// The name of HAProxy here.
+const HAPROXY: &str = "haproxy";
 
 /// Behind the name of a peer that takes sockets.
 const PASSED: &str = "-passed";
@@ -85,6 +89,7 @@ impl<'a> Server<'a> {
         let nginx = NGINX.into_iter().find(|(known, ..)| *known == name);
         let (framework, kind) = match nginx {
             Some((_, framework, listen)) => (framework, Kind::Nginx(listen)),
+            None if name == HAPROXY => ("HAProxy", Kind::HaProxy),
             None => match name.strip_suffix(PASSED) {
                 Some(name) => {
                     let peer = peers::find(name)?;
@@ -108,11 +113,17 @@ impl<'a> Server<'a> {
     fn missing(&self) -> Option<String> {
         match self.kind {
             Kind::Peer(peer) | Kind::Passed(peer) => peer.missing_toolchain(),
-            Kind::Nginx(_) => {
-                let there = Command::new("nginx").arg("-v").output().is_ok();
-                let missing = "nginx is missing: install Debian's package nginx-light";
-                (!there).then(|| missing.to_owned())
-            }
+            Kind::Nginx(_) => missing("nginx", "nginx-light"),
+            Kind::HaProxy => missing("haproxy", "haproxy"),
+        }
+    }
+
+    /// The signal at which the process that was started replaces its workers by itself, if it does.
+    pub(crate) fn reloads_at(&self) -> Option<i32> {
+        match self.kind {
+            Kind::Peer(peer) | Kind::Passed(peer) => peer.reloads_at(),
+            Kind::Nginx(_) => Some(libc::SIGHUP),
+            Kind::HaProxy => Some(libc::SIGUSR2),
         }
     }
 
@@ -120,7 +131,7 @@ impl<'a> Server<'a> {
     pub(crate) fn slow(&self) -> &'static str {
         match self.kind {
             Kind::Peer(_) | Kind::Passed(_) => "/slow?ms=150",
-            Kind::Nginx(_) => "/slow",
+            Kind::Nginx(_) | Kind::HaProxy => "/slow",
         }
     }
 
@@ -136,8 +147,16 @@ impl<'a> Server<'a> {
 
     /// As it is by itself.
     pub(crate) fn plain(&self, port: u16) -> Spawn {
-        let words = self.words(port);
-        Spawn::new(&words[0]).args(&words[1..]).own_group()
+        alone(&self.words(port))
+    }
+
+    /// As it is by itself where it is to reload.
+    pub(crate) fn reloading(&self, port: u16) -> Spawn {
+        let mut words = self.words(port);
+        if let Kind::HaProxy = self.kind {
+            words.push("-W".into());
+        }
+        alone(&words)
     }
 
     /// Under the guard, with these options, whose socket is in `run_dir`.
@@ -184,7 +203,7 @@ impl<'a> Server<'a> {
     fn passes(&self, port: u16) -> Vec<String> {
         match self.kind {
             Kind::Passed(_) => vec!["--listen".to_owned(), format!("127.0.0.1:{port}")],
-            Kind::Peer(_) | Kind::Nginx(_) => Vec::new(),
+            Kind::Peer(_) | Kind::Nginx(_) | Kind::HaProxy => Vec::new(),
         }
     }
 
@@ -207,11 +226,26 @@ impl<'a> Server<'a> {
             // What it is told of a port counts only where nothing is passed.
             Kind::Peer(peer) | Kind::Passed(peer) => peer.words(self.workspace, &port),
             Kind::Nginx(listen) => {
-                let script = self.workspace.root.join("peers/nginx/serve.sh");
-                let mut words = vec![script.into(), port.into(), self.folder.into()];
+                let mut words = self.script("peers/nginx/serve.sh", port);
                 words.extend(listen.map(OsString::from));
                 words
             }
+            Kind::HaProxy => self.script("peers/haproxy/serve.sh", port),
         }
     }
+
+    fn script(&self, path: &str, port: String) -> Vec<OsString> {
+        let script = self.workspace.root.join(path);
+        vec![script.into(), port.into(), self.folder.into()]
+    }
+}
+
+fn alone(words: &[OsString]) -> Spawn {
+    Spawn::new(&words[0]).args(&words[1..]).own_group()
+}
+
+/// Says which package of Debian's has a program that this machine lacks.
+fn missing(program: &str, package: &str) -> Option<String> {
+    let there = Command::new(program).arg("-v").output().is_ok();
+    (!there).then(|| format!("{program} is missing: install Debian's package {package}"))
 }
