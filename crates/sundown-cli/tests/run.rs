@@ -173,7 +173,7 @@ async fn what_does_not_end_in_time_is_killed_and_named() {
 #[tokio::test]
 async fn a_second_signal_hurries() {
     let mut guarded = Guarded::planted(&["--quiet", "1h", "--drain", "2h"], "none").await;
-    let _idle = guarded.ask("/fast");
+    let slow = guarded.ask("/slow");
     guarded.guard.signal(libc::SIGTERM).unwrap();
     guarded
         .guard
@@ -181,8 +181,12 @@ async fn a_second_signal_hurries() {
         .await
         .unwrap();
     guarded.guard.signal(libc::SIGTERM).unwrap();
+    // The application is told at once, and ends as it does.
+    let seen = rest(slow);
+    assert!(seen.ends_with("ok"), "{seen}");
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(4), "{said}");
+    assert!(said.contains("told to stop with 1 under way"), "{said}");
     assert!(!guarded.is_there());
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::control::Control;
 use crate::hooks::hooks;
 use crate::output::say;
+use crate::retiring::ending;
 use crate::supervision::{Orders, Shown, Supervision};
 use crate::{Guard, HookWhen, orphans, signals};
 
@@ -56,6 +57,7 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         hooks.map(|hook| hook.timeout).sum::<Duration>()
     };
     let releasing = time_of(HookWhen::PostCleanup);
+    let ending = ending(guard.drain);
     let mut app = App::new(guard.name.clone())
         .without_environment()
         .stop_signals_only()
@@ -63,7 +65,7 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
             let _ = once_ready.wait_for(|ready| *ready).await;
         })
         .grace(time_of(HookWhen::PreShutdown) + guard.drain + KILLING + releasing)
-        .mercy(KILLING)
+        .mercy(ending + KILLING)
         .linger(Duration::ZERO)
         .release_share(releasing);
     for hook in hooks(&guard.hooks, &guard.name) {

@@ -17,7 +17,7 @@ use crate::letters::To;
 use crate::output::say;
 use crate::parting::{Late, Parting};
 use crate::status::{GenerationStatus, State};
-use crate::supervision::addresses;
+use crate::supervision::{addresses, at};
 use crate::{Guard, parting, sys};
 
 /// How many of what holds a generation are named in a status.
@@ -201,8 +201,14 @@ pub(crate) async fn retire(
     }
 }
 
-/// Waits until nothing is under way in a generation, tells it to stop, and waits for that; once the time is
-/// over it is killed. Returns what was cut off.
+/// What an application still has when it is told to stop although something is under way: the last tenth of the
+/// drain, and two seconds at the most.
+pub(crate) fn ending(drain: Duration) -> Duration {
+    (drain / 10).min(Duration::from_secs(2))
+}
+
+/// Waits until nothing is under way in a generation, or its time is over, tells it to stop, and waits for that; what
+/// has not ended then is killed. Returns what was cut off.
 async fn finish(
     guard: &Guard,
     generation: &mut Generation,
@@ -212,9 +218,16 @@ async fn finish(
 ) -> Vec<CutOff> {
     let began = Instant::now();
     tokio::pin!(over);
-    let mut parting = loop {
-        match quiesce(guard, generation, scope, &mut over, retiree).await {
-            Quiesced::Rests => {}
+    let mut kill_at = None;
+    let (mut parting, mut cut) = loop {
+        let quiesced = quiesce(guard, generation, scope, &mut over, retiree).await;
+        if let Quiesced::Gone = quiesced {
+            return Vec::new();
+        }
+        let open = scope.connections().unwrap_or_default();
+        let keeper = generation.keeper().filter(|_| !open.is_empty());
+        let parting = keeper.map(|keeper| Parting::of(keeper, &open));
+        match quiesced {
             Quiesced::Unseen(error) => {
                 say(
                     guard,
@@ -222,26 +235,28 @@ async fn finish(
                         "what is under way cannot be seen ({error}): the application is told at once"
                     ),
                 );
-                break None;
+                break (parting, Vec::new());
             }
-            Quiesced::Gone => return Vec::new(),
             Quiesced::Over => {
-                let held = scope.look().ok().flatten();
-                kill(generation).await;
-                return named(held.as_ref());
+                kill_at = Some(Instant::now() + ending(guard.drain));
+                let held = named(scope.look().ok().flatten().as_ref());
+                let (number, count) = (generation.number(), held.len());
+                say(
+                    guard,
+                    &format!(
+                        "generation {number} is told to stop with {count} under way: its time is over"
+                    ),
+                );
+                break (parting, held);
             }
-        }
-        let open = scope.connections().unwrap_or_default();
-        let keeper = generation.keeper().filter(|_| !open.is_empty());
-        let parting = keeper.map(|keeper| Parting::of(keeper, &open));
-        // What came meanwhile is waited for.
-        if scope.look().is_ok_and(|held| held.is_none()) {
-            break parting;
+            // What came meanwhile is waited for.
+            _ if scope.look().is_ok_and(|held| held.is_none()) => break (parting, Vec::new()),
+            _ => {}
         }
     };
     generation.signal(guard.stop_signal, To::Leader);
-    let mut late = Vec::new();
     let mut looks = interval(parting::STEP);
+    let mut late = Vec::new();
     loop {
         tokio::select! {
             news = generation.news() => match news {
@@ -253,26 +268,41 @@ async fn finish(
             _ = looks.tick(), if parting.is_some() => {
                 late.extend(parting.as_mut().into_iter().flat_map(Parting::look));
             }
-            () = &mut over => {
+            () = &mut over, if kill_at.is_none() => {
+                kill_at = Some(Instant::now() + ending(guard.drain));
+            }
+            () = at(kill_at) => {
                 let pid = generation.pid().map_or(String::new(), |pid| format!("{pid} "));
                 kill(generation).await;
-                let process = CutOff {
-                    work: Work::Process,
-                    name: format!("{pid}(told to stop, did not end)"),
-                    peer: None,
-                    age: began.elapsed(),
-                };
-                return late.into_iter().map(CutOff::from).chain([process]).collect();
+                // It had no more than a moment if it was busy until then.
+                if cut.is_empty() {
+                    cut.push(CutOff {
+                        work: Work::Process,
+                        name: format!("{pid}(told to stop, did not end)"),
+                        peer: None,
+                        age: began.elapsed(),
+                    });
+                }
+                parting = None;
+                break;
             }
         }
     }
     if let Some(parting) = parting {
+        let over = async {
+            match kill_at {
+                None => over.await,
+                Some(instant) => sleep_until(instant).await,
+            }
+        };
         tokio::select! {
             rest = parting.end() => late.extend(rest),
-            () = &mut over => {}
+            () = over => {}
         }
     }
-    late.into_iter().map(CutOff::from).collect()
+    late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
+    cut.extend(late.into_iter().map(CutOff::from));
+    cut
 }
 
 /// What became of the wait for a generation's rest.

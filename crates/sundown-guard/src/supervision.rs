@@ -500,7 +500,8 @@ async fn of_next(next: &mut Option<Next>) -> OfNext {
     }
 }
 
-async fn at(instant: Option<Instant>) {
+/// Waits for an instant, if there is one.
+pub(crate) async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,
         None => std::future::pending().await,

@@ -14,7 +14,7 @@ use crate::generation::{Generation, News, Start};
 use crate::keeper::exit_code;
 use crate::listeners::Listener;
 use crate::readiness::{Due, Question, Readiness};
-use crate::retiring::{kill, retire};
+use crate::retiring::{ending, kill, retire};
 use crate::steering::connect_to;
 use crate::{Mode, OnGuardDeath, Ready};
 
@@ -319,7 +319,8 @@ impl Supervision {
         old.outlives(OnGuardDeath::Stop);
         let retiree = self.shown.retirees.add(&old);
         let scope = Scope::beside(&old, self.rest.clone());
-        let until = Instant::now() + self.guard.drain;
+        let drain = self.guard.drain;
+        let until = Instant::now() + drain - ending(drain);
         let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
         self.retiring
             .spawn(retire(guard, ctx, old, scope, Some(until), retiree));
