@@ -186,7 +186,7 @@ impl Measuring<'_> {
     }
 
     async fn stop(&self, guarded: bool, row: &mut Row) -> anyhow::Result<()> {
-        let how = if guarded { GUARDED } else { How::Plain };
+        let how = if guarded { How::Guarded } else { How::Plain };
         let (mut server, loads, _) = self.start(how, Kind::NewConnection).await?;
         pause().await;
         server.signal(libc::SIGTERM)?;
@@ -201,7 +201,7 @@ impl Measuring<'_> {
     }
 
     async fn restart(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, loads, _) = self.start(GUARDED, Kind::NewConnection).await?;
+        let (mut server, loads, _) = self.start(How::Guarded, Kind::NewConnection).await?;
         for number in 1..=self.arguments.restarts {
             self.progress("restart", number - 1);
             pause().await;
@@ -214,9 +214,9 @@ impl Measuring<'_> {
         end(server).await
     }
 
-    /// Restarts with clients that keep their connections and are always busy: the drain cuts them off.
+    /// Restarts with clients that keep their connections and are always busy, so that each takes all of the drain.
     async fn restart_kept(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (mut server, loads, _) = self.start(GUARDED_BRIEFLY, Kind::KeepAlive).await?;
+        let (mut server, loads, _) = self.start(How::GuardedBriefly, Kind::KeepAlive).await?;
         for number in 1..=self.arguments.restarts {
             self.progress("restart with kept connections", number - 1);
             pause().await;
@@ -229,7 +229,7 @@ impl Measuring<'_> {
     }
 
     async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
-        let (server, loads, _) = self.start(GUARDED, Kind::NewConnection).await?;
+        let (server, loads, _) = self.start(How::Guarded, Kind::NewConnection).await?;
         for number in 0..self.arguments.kills {
             self.progress("kill", number);
             pause().await;
@@ -294,7 +294,21 @@ impl Measuring<'_> {
 
     fn spawn(&self, how: How, port: u16) -> Spawn {
         match how {
-            How::Guarded(options) => self.server.guarded(port, self.run_dir, options),
+            How::Guarded => self
+                .server
+                .guarded(port, self.run_dir, &["--quiet", "300ms"]),
+            How::GuardedBriefly => {
+                let ends_at = self.server.ends_at();
+                let options = [
+                    "--quiet",
+                    "300ms",
+                    "--drain",
+                    "3s",
+                    "--stop-signal",
+                    ends_at,
+                ];
+                self.server.guarded(port, self.run_dir, &options)
+            }
             How::Plain => self.server.plain(port),
             How::Reloading => self.server.reloading(port),
         }
@@ -304,16 +318,13 @@ impl Measuring<'_> {
 /// How a server is run.
 #[derive(Clone, Copy)]
 enum How {
-    /// Under the guard, with these options.
-    Guarded(&'static [&'static str]),
+    Guarded,
+    /// Guarded, with a short drain, and told to stop as it wishes.
+    GuardedBriefly,
     Plain,
     /// So that it can reload by itself.
     Reloading,
 }
-
-const GUARDED: How = How::Guarded(&["--quiet", "300ms"]);
-/// For clients that never rest, so that each restart takes all of the drain.
-const GUARDED_BRIEFLY: How = How::Guarded(&["--quiet", "300ms", "--drain", "2s"]);
 
 /// Has the guard start a generation; returns what it says when the one with this number has ended.
 async fn next_generation(guard: &mut Process, number: u32) -> anyhow::Result<String> {

@@ -195,6 +195,8 @@ impl Ground<'_> {
         let spawn = self.server.guarded(address.port(), self.run_dir, options);
         let mut guard = spawn.start()?;
         guard.wait_listening(address, LIMIT).await?;
+        // The guard hears of it a moment later.
+        guard.wait_output("generation 1 listens on", LIMIT).await?;
         Ok(Guarded {
             guard,
             address,

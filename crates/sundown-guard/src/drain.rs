@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netlink_packet_sock_diag::inet::StateFlags;
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::connections::rests;
@@ -81,24 +83,32 @@ pub(crate) struct Scope {
 #[derive(Clone)]
 pub(crate) struct Rest {
     /// How long it has to be silent.
-    pub(crate) quiet: Duration,
-    /// Tells what times do not, where that is allowed.
-    pub(crate) visitor: Option<Arc<Visitor>>,
+    quiet: Duration,
+    /// Tells what times do not, where that is allowed; loaded when it is first needed, as that takes a while.
+    visitor: Arc<OnceCell<Option<Visitor>>>,
 }
 
 impl Rest {
     pub(crate) fn after(quiet: Duration) -> Self {
         Self {
             quiet,
-            visitor: Visitor::load().ok().map(Arc::new),
+            visitor: Arc::default(),
         }
+    }
+
+    async fn load(&self) {
+        let load = || async {
+            let loaded = spawn_blocking(|| Visitor::load().ok()).await;
+            loaded.unwrap_or_default()
+        };
+        self.visitor.get_or_init(load).await;
     }
 
     /// Those on which something is under way.
     fn busy<'a>(&self, open: &'a [Seen]) -> Vec<&'a Seen> {
         let may_rest = |seen| rests(seen, None, self.quiet);
-        let exact = match &self.visitor {
-            Some(visitor) if open.iter().any(may_rest) => visitor.look(),
+        let exact = match self.visitor.get() {
+            Some(Some(visitor)) if open.iter().any(may_rest) => visitor.look(),
             _ => Ok(HashMap::new()),
         };
         let exact = exact.unwrap_or_default();
@@ -134,6 +144,7 @@ impl Scope {
     /// # Errors
     /// If the kernel does not tell of its sockets.
     pub(crate) async fn quiesce(&self, mut tell: impl FnMut(Option<Held>)) -> io::Result<()> {
+        self.rest.load().await;
         loop {
             let held = self.look()?;
             let over = held.is_none() && self.since.elapsed() >= ROUND_TRIP;

@@ -127,6 +127,15 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// The signal at which it ends in order, by name.
+    pub(crate) fn ends_at(&self) -> &'static str {
+        match self.kind {
+            Kind::Peer(_) | Kind::Passed(_) => "SIGTERM",
+            Kind::Nginx(_) => "SIGQUIT",
+            Kind::HaProxy => "SIGUSR1",
+        }
+    }
+
     /// A path that takes it some 150 ms.
     pub(crate) fn slow(&self) -> &'static str {
         match self.kind {
