@@ -239,7 +239,8 @@ impl Measuring<'_> {
             let began = std::time::Instant::now();
             let current = || self.server.current(self.run_dir);
             while !current().is_ok_and(|now| now != before) {
-                anyhow::ensure!(began.elapsed() < LIMIT, "nothing takes its place");
+                let words = server.stderr();
+                anyhow::ensure!(began.elapsed() < LIMIT, "nothing takes its place: {words}");
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

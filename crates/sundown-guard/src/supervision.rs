@@ -30,7 +30,7 @@ use crate::{Guard, Mode, Passed, Restart};
 /// The pause before an application that has crashed is started again: none at first, then this, and so on up
 /// to the longest. One that has lived longer than that begins anew.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// What others see of the guard.
 #[derive(Default)]
