@@ -1,8 +1,10 @@
-//! The end of connections: what the application has closed lives on in a duplicate until nothing is in flight.
+//! The end of connections on which data is in flight: what the application closes lives on in a duplicate until
+//! that has arrived.
 //!
 //! The close of a socket with bytes unread resets it, and with it goes what was written and is not delivered yet.
-//! While a duplicate is open the kernel sends nothing of a close. Nothing is done to a socket that a process of the
-//! application still has.
+//! While a duplicate is open the kernel sends nothing of a close. So there is one only while data is in flight: of
+//! any other connection the client hears at once that it is closed. Nothing is done to a socket that a process of
+//! the application still has.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -16,8 +18,8 @@ use tokio::time::sleep;
 use crate::sockets::Seen;
 use crate::{kin, sys};
 
-/// How often is looked whether the application has closed one: all of its descriptors are gone through.
-pub(crate) const STEP: Duration = Duration::from_millis(50);
+/// How often is looked for data in flight, and for what the application has closed.
+pub(crate) const STEP: Duration = Duration::from_millis(10);
 
 /// How many are kept at the most; the others end as the application ends them.
 const MOST: usize = 512;
@@ -26,7 +28,7 @@ const MOST: usize = 512;
 pub(crate) struct Parting {
     /// Whose descendants have them.
     keeper: i32,
-    connections: Vec<Connection>,
+    kept: Vec<Connection>,
 }
 
 struct Connection {
@@ -34,10 +36,11 @@ struct Connection {
     inode: u64,
     local: SocketAddr,
     peer: SocketAddr,
+    /// That the application has closed it.
     left: bool,
 }
 
-/// A connection on which something came when the application had closed it.
+/// A connection on which something came that nobody has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Late {
     pub(crate) local: SocketAddr,
@@ -45,84 +48,108 @@ pub(crate) struct Late {
 }
 
 impl Parting {
-    /// Takes duplicates of those that descendants of the keeper have, as far as that is allowed.
-    pub(crate) fn of(keeper: i32, open: &[Seen]) -> Self {
-        let mut connections = Vec::new();
-        let mut taken = HashSet::new();
-        for pid in kin::descendants(keeper) {
-            let Some(process) = Pid::from_raw(pid) else {
-                continue;
-            };
-            let Ok(process) = pidfd_open(process, PidfdFlags::empty()) else {
-                continue;
-            };
-            for (number, inode) in kin::sockets(pid) {
-                let seen = open.iter().find(|seen| u64::from(seen.inode) == inode);
-                let Some(seen) = seen.filter(|_| taken.len() < MOST) else {
-                    continue;
-                };
-                let Ok(socket) = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()) else {
-                    continue;
-                };
-                // The number may mean another one by now.
-                let is_it = rustix::fs::fstat(&socket).is_ok_and(|stat| stat.st_ino == inode);
-                if is_it && taken.insert(inode) {
-                    connections.push(Connection {
-                        socket,
-                        inode,
-                        local: seen.local,
-                        peer: seen.peer,
-                        left: false,
-                    });
-                }
-            }
-        }
+    pub(crate) fn of(keeper: i32) -> Self {
         Self {
             keeper,
-            connections,
+            kept: Vec::new(),
         }
     }
 
-    /// Ends those that the application has closed and on which nothing is in flight; tells on which of them
-    /// something came too late.
-    pub(crate) fn look(&mut self) -> Vec<Late> {
-        let mut late = Vec::new();
-        if self.connections.is_empty() {
-            return late;
+    /// Keeps those on which data is in flight, as far as that is allowed, and ends those that the application has
+    /// closed once none is any more; tells on which of them something was unread.
+    pub(crate) fn look(&mut self, open: &[Seen]) -> Vec<Late> {
+        let in_flight = open.iter().filter(|seen| seen.unread + seen.unsent > 0);
+        let in_flight: Vec<&Seen> = in_flight.collect();
+        if in_flight.is_empty() && self.kept.is_empty() {
+            return Vec::new();
         }
-        let kin = kin::descendants(self.keeper).into_iter();
-        let open: HashSet<u64> = kin.flat_map(kin::inodes).collect();
-        self.connections.retain_mut(|connection| {
-            if open.contains(&connection.inode) {
-                return true;
-            }
-            let unsent = sys::unsent(connection.socket.as_fd()).unwrap_or(0);
+        let kin = kin::descendants(self.keeper);
+        self.end_those_left(&kin);
+        let is_in_flight = |inode| in_flight.iter().any(|seen| u64::from(seen.inode) == inode);
+        let mut late = Vec::new();
+        self.kept.retain(|connection| {
             if !connection.left {
-                connection.left = true;
-                // What is written goes out before it.
-                let _ = shutdown(&connection.socket, Shutdown::Write);
+                return is_in_flight(connection.inode);
             }
-            if connection.discard() {
-                late.push(Late {
-                    local: connection.local,
-                    peer: connection.peer,
-                });
-            }
-            unsent > 0
+            let discarded = connection.discard();
+            late.extend(discarded.then_some(Late {
+                local: connection.local,
+                peer: connection.peer,
+            }));
+            sys::unsent(connection.socket.as_fd()).is_ok_and(|unsent| unsent > 0)
         });
-        late.dedup();
+        self.keep(&kin, &in_flight);
         late
     }
 
     /// Waits until nothing is in flight on any.
     pub(crate) async fn end(mut self) -> Vec<Late> {
-        let mut late = self.look();
-        while !self.connections.is_empty() {
+        let mut late = self.look(&[]);
+        while !self.kept.is_empty() {
             sleep(STEP).await;
-            late.extend(self.look());
+            late.extend(self.look(&[]));
         }
         late
     }
+
+    /// Says to the clients of those that no process has any more that nothing follows what was written.
+    fn end_those_left(&mut self, kin: &[i32]) {
+        if self.kept.iter().all(|connection| connection.left) {
+            return;
+        }
+        let open = kin.iter().copied().flat_map(kin::inodes);
+        let open: HashSet<u64> = open.collect();
+        let left =
+            |connection: &&mut Connection| !connection.left && !open.contains(&connection.inode);
+        for connection in self.kept.iter_mut().filter(left) {
+            connection.left = true;
+            let _ = shutdown(&connection.socket, Shutdown::Write);
+        }
+    }
+
+    /// Takes duplicates of those that are not kept yet.
+    fn keep(&mut self, kin: &[i32], in_flight: &[&Seen]) {
+        let is_kept = |seen: &&&Seen| {
+            let mut kept = self.kept.iter();
+            kept.any(|connection| connection.inode == u64::from(seen.inode))
+        };
+        let mut wanted: Vec<&Seen> = in_flight
+            .iter()
+            .filter(|seen| !is_kept(seen))
+            .copied()
+            .collect();
+        for &pid in kin {
+            if wanted.is_empty() {
+                return;
+            }
+            for (number, inode) in kin::sockets(pid) {
+                let found = wanted
+                    .iter()
+                    .position(|seen| u64::from(seen.inode) == inode);
+                let Some(found) = found.filter(|_| self.kept.len() < MOST) else {
+                    continue;
+                };
+                if let Some(socket) = duplicate(pid, number, inode) {
+                    let Seen { local, peer, .. } = *wanted.swap_remove(found);
+                    self.kept.push(Connection {
+                        socket,
+                        inode,
+                        local,
+                        peer,
+                        left: false,
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Another descriptor of a process's socket, if it is still the one with this inode.
+fn duplicate(pid: i32, number: i32, inode: u64) -> Option<OwnedFd> {
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let socket = pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?;
+    let is_it = rustix::fs::fstat(&socket).is_ok_and(|stat| stat.st_ino == inode);
+    is_it.then_some(socket)
 }
 
 impl Connection {
@@ -176,9 +203,9 @@ mod tests {
             let own = i32::try_from(std::process::id()).unwrap();
             let peer = client.local_addr().unwrap();
             let open: Vec<_> = open.into_iter().filter(|seen| seen.peer == peer).collect();
-            let mut parting = Parting::of(own, &open);
-            assert_eq!(parting.connections.len(), 1);
-            assert_eq!(parting.look(), [], "the process has it");
+            let mut parting = Parting::of(own);
+            assert_eq!(parting.look(&open), [], "the process has it");
+            assert_eq!(parting.kept.len(), 1);
             child.kill().unwrap();
             child.wait().unwrap();
             let late = Late {
@@ -186,17 +213,17 @@ mod tests {
                 peer,
             };
             if kept {
-                assert_eq!(parting.look(), [late]);
-                assert_eq!(parting.connections.len(), 1, "the client has not read it");
+                assert_eq!(parting.look(&[]), [late]);
+                assert_eq!(parting.kept.len(), 1, "the client has not read it");
             } else {
-                parting.connections.clear();
+                parting.kept.clear();
             }
             let mut heard = Vec::new();
             let end = client.read_to_end(&mut heard);
             assert_eq!(end.is_ok() && heard.len() == written, kept, "{end:?}");
             // Its last acknowledgement may be delayed.
-            while !parting.connections.is_empty() {
-                assert_eq!(parting.look(), []);
+            while !parting.kept.is_empty() {
+                assert_eq!(parting.look(&[]), []);
                 std::thread::yield_now();
             }
         }

@@ -219,41 +219,35 @@ async fn finish(
     let began = Instant::now();
     tokio::pin!(over);
     let mut kill_at = None;
-    let (mut parting, mut cut) = loop {
-        let quiesced = quiesce(guard, generation, scope, &mut over, retiree).await;
-        if let Quiesced::Gone = quiesced {
-            return Vec::new();
+    let mut cut = match quiesce(guard, generation, scope, &mut over, retiree).await {
+        Quiesced::Gone => return Vec::new(),
+        Quiesced::Rests => Vec::new(),
+        Quiesced::Unseen(error) => {
+            say(
+                guard,
+                &format!(
+                    "what is under way cannot be seen ({error}): the application is told at once"
+                ),
+            );
+            Vec::new()
         }
-        let open = scope.connections().unwrap_or_default();
-        let keeper = generation.keeper().filter(|_| !open.is_empty());
-        let parting = keeper.map(|keeper| Parting::of(keeper, &open));
-        match quiesced {
-            Quiesced::Unseen(error) => {
-                say(
-                    guard,
-                    &format!(
-                        "what is under way cannot be seen ({error}): the application is told at once"
-                    ),
-                );
-                break (parting, Vec::new());
-            }
-            Quiesced::Over => {
-                kill_at = Some(Instant::now() + ending(guard.drain));
-                let held = named(scope.look().ok().flatten().as_ref());
-                let (number, count) = (generation.number(), held.len());
-                say(
-                    guard,
-                    &format!(
-                        "generation {number} is told to stop with {count} under way: its time is over"
-                    ),
-                );
-                break (parting, held);
-            }
-            // What came meanwhile is waited for.
-            _ if scope.look().is_ok_and(|held| held.is_none()) => break (parting, Vec::new()),
-            _ => {}
+        Quiesced::Over => {
+            kill_at = Some(Instant::now() + ending(guard.drain));
+            let held = named(scope.look().ok().flatten().as_ref());
+            let (number, count) = (generation.number(), held.len());
+            say(
+                guard,
+                &format!(
+                    "generation {number} is told to stop with {count} under way: its time is over"
+                ),
+            );
+            held
         }
     };
+    let mut parting = generation.keeper().map(Parting::of);
+    let look = |parting: &mut Parting| parting.look(&scope.connections().unwrap_or_default());
+    // What is in flight by now.
+    parting.as_mut().map(look);
     generation.signal(guard.stop_signal, To::Leader);
     let mut looks = interval(parting::STEP);
     let mut late = Vec::new();
@@ -266,7 +260,7 @@ async fn finish(
                 _ => {}
             },
             _ = looks.tick(), if parting.is_some() => {
-                late.extend(parting.as_mut().into_iter().flat_map(Parting::look));
+                late.extend(parting.as_mut().into_iter().flat_map(look));
             }
             () = &mut over, if kill_at.is_none() => {
                 kill_at = Some(Instant::now() + ending(guard.drain));
