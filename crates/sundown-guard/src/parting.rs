@@ -2,9 +2,9 @@
 //! that has arrived.
 //!
 //! The close of a socket with bytes unread resets it, and with it goes what was written and is not delivered yet.
-//! While a duplicate is open the kernel sends nothing of a close. So there is one only while data is in flight: of
-//! any other connection the client hears at once that it is closed. Nothing is done to a socket that a process of
-//! the application still has.
+//! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so: of any
+//! other connection the client hears at once that it is closed. Nothing is done to a socket that a process of the
+//! application still has.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -58,7 +58,9 @@ impl Parting {
     /// Keeps those on which data is in flight, as far as that is allowed, and ends those that the application has
     /// closed once none is any more; tells on which of them something was unread.
     pub(crate) fn look(&mut self, open: &[Seen]) -> Vec<Late> {
-        let in_flight = open.iter().filter(|seen| seen.unread + seen.unsent > 0);
+        let in_flight = open
+            .iter()
+            .filter(|seen| seen.unread > 0 && seen.unsent > 0);
         let in_flight: Vec<&Seen> = in_flight.collect();
         if in_flight.is_empty() && self.kept.is_empty() {
             return Vec::new();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sundown::{Context, Work};
-use tokio::time::{Instant, interval, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use crate::drain::{Held, Open, Scope};
 use crate::generation::{Generation, News};
@@ -244,12 +244,13 @@ async fn finish(
             held
         }
     };
+    // At once: a client that rested a moment ago may speak the next.
+    generation.signal(guard.stop_signal, To::Leader);
     let mut parting = generation.keeper().map(Parting::of);
     let look = |parting: &mut Parting| parting.look(&scope.connections().unwrap_or_default());
-    // What is in flight by now.
-    parting.as_mut().map(look);
-    generation.signal(guard.stop_signal, To::Leader);
     let mut looks = interval(parting::STEP);
+    // Ticks that are due all at once would leave no room for anything else.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut late = Vec::new();
     loop {
         tokio::select! {
