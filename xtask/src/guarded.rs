@@ -230,6 +230,11 @@ impl Measuring<'_> {
 
     async fn kill(&self, row: &mut Row) -> anyhow::Result<()> {
         let (server, loads, _) = self.start(How::Guarded, Kind::NewConnection).await?;
+        // A command that ends before it was ever of use is not started again.
+        while !self.server.is_ready(self.run_dir) {
+            anyhow::ensure!(!server.has_ended(), "it has ended: {}", server.stderr());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         for number in 0..self.arguments.kills {
             self.progress("kill", number);
             pause().await;

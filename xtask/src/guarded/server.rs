@@ -191,14 +191,8 @@ impl<'a> Server<'a> {
     /// # Errors
     /// When there is none.
     pub(crate) fn current(&self, run_dir: &Path) -> anyhow::Result<i32> {
-        let sundown = self.sundown();
-        let output = Command::new(&sundown[0])
-            .args(&sundown[1..])
-            .args(["status", "--json"])
-            .env("SUNDOWN_RUN_DIR", run_dir)
-            .output()?;
-        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-        let generations = answer["status"]["generations"].as_array();
+        let status = self.status(run_dir)?;
+        let generations = status["generations"].as_array();
         let current = generations
             .into_iter()
             .flatten()
@@ -207,6 +201,23 @@ impl<'a> Server<'a> {
         Ok(i32::try_from(
             pid.context("no process takes what connects")?,
         )?)
+    }
+
+    /// Whether a generation has been ready yet, by the word of the same guard.
+    pub(crate) fn is_ready(&self, run_dir: &Path) -> bool {
+        let status = self.status(run_dir);
+        status.is_ok_and(|status| status["ready"] == true)
+    }
+
+    fn status(&self, run_dir: &Path) -> anyhow::Result<serde_json::Value> {
+        let sundown = self.sundown();
+        let output = Command::new(&sundown[0])
+            .args(&sundown[1..])
+            .args(["status", "--json"])
+            .env("SUNDOWN_RUN_DIR", run_dir)
+            .output()?;
+        let mut answer: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        Ok(answer["status"].take())
     }
 
     fn passes(&self, port: u16) -> Vec<String> {
