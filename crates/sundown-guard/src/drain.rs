@@ -43,6 +43,7 @@ pub(crate) enum Held {
 pub(crate) struct Open {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) inode: u64,
     /// How long ago its client last said something.
     pub(crate) age: Duration,
 }
@@ -185,6 +186,7 @@ impl Scope {
         let busy = busy.into_iter().map(|seen| Open {
             local: seen.local,
             peer: seen.peer,
+            inode: seen.inode.into(),
             age: Duration::from_millis(seen.received_ago.into()),
         });
         let busy: Vec<_> = busy.collect();

@@ -46,6 +46,11 @@ pub(crate) fn inodes(pid: i32) -> Vec<u64> {
     inodes
 }
 
+/// Whether a process has anything open: if not, it ends, and what it had is closed by that.
+pub(crate) fn has_files(pid: i32) -> bool {
+    open(pid).next().is_some()
+}
+
 /// What a process has open: the descriptors, and what the kernel calls them.
 fn open(pid: i32) -> impl Iterator<Item = (i32, String)> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));

@@ -1,6 +1,6 @@
 //! A generation that finishes what it has, and how that is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -16,9 +16,10 @@ use crate::generation::{Generation, News};
 use crate::letters::To;
 use crate::output::say;
 use crate::parting::{Late, Parting};
+use crate::sockets::Seen;
 use crate::status::{GenerationStatus, State};
 use crate::supervision::{addresses, at};
-use crate::{Guard, parting, sys};
+use crate::{Guard, kin, parting, sys};
 
 /// How many of what holds a generation are named in a status.
 const NAMED: usize = 10;
@@ -216,12 +217,10 @@ async fn finish(
     over: impl Future<Output = ()>,
     retiree: &Retiree,
 ) -> Vec<CutOff> {
-    let began = Instant::now();
     tokio::pin!(over);
-    let mut kill_at = None;
-    let mut cut = match quiesce(guard, generation, scope, &mut over, retiree).await {
+    let held = match quiesce(guard, generation, scope, &mut over, retiree).await {
         Quiesced::Gone => return Vec::new(),
-        Quiesced::Rests => Vec::new(),
+        Quiesced::Rests => None,
         Quiesced::Unseen(error) => {
             say(
                 guard,
@@ -229,29 +228,48 @@ async fn finish(
                     "what is under way cannot be seen ({error}): the application is told at once"
                 ),
             );
-            Vec::new()
+            None
         }
-        Quiesced::Over => {
-            kill_at = Some(Instant::now() + ending(guard.drain));
-            let held = named(scope.look().ok().flatten().as_ref());
-            let (number, count) = (generation.number(), held.len());
-            say(
-                guard,
-                &format!(
-                    "generation {number} is told to stop with {count} under way: its time is over"
-                ),
-            );
-            held
-        }
+        Quiesced::Over => Some(UnderWay::of(scope, generation)),
     };
     // At once: a client that rested a moment ago may speak the next.
     generation.signal(guard.stop_signal, To::Leader);
+    let kill_at = held.as_ref().map(|_| Instant::now() + ending(guard.drain));
+    if let Some(held) = &held {
+        let (number, count) = (generation.number(), held.cut.len());
+        say(
+            guard,
+            &format!(
+                "generation {number} is told to stop with {count} under way: its time is over"
+            ),
+        );
+    }
+    end(
+        guard,
+        generation,
+        scope,
+        over,
+        kill_at,
+        held.unwrap_or_default(),
+    )
+    .await
+}
+
+/// Waits for the end of a generation that is told to stop; once there is no more time it is killed.
+async fn end(
+    guard: &Guard,
+    generation: &mut Generation,
+    scope: &Scope,
+    mut over: impl Future<Output = ()> + Unpin,
+    mut kill_at: Option<Instant>,
+    mut held: UnderWay,
+) -> Vec<CutOff> {
+    let told = Instant::now();
     let mut parting = generation.keeper().map(Parting::of);
-    let look = |parting: &mut Parting| parting.look(&scope.connections().unwrap_or_default());
+    let mut late = Vec::new();
     let mut looks = interval(parting::STEP);
     // Ticks that are due all at once would leave no room for anything else.
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut late = Vec::new();
     loop {
         tokio::select! {
             news = generation.news() => match news {
@@ -260,22 +278,23 @@ async fn finish(
                 News::Ended(_) => generation.signal(guard.stop_signal, To::Leader),
                 _ => {}
             },
-            _ = looks.tick(), if parting.is_some() => {
-                late.extend(parting.as_mut().into_iter().flat_map(look));
-            }
+            _ = looks.tick() => if let Ok(open) = scope.connections() {
+                held.look(&open);
+                late.extend(parting.iter_mut().flat_map(|parting| parting.look(&open)));
+            },
             () = &mut over, if kill_at.is_none() => {
                 kill_at = Some(Instant::now() + ending(guard.drain));
             }
             () = at(kill_at) => {
                 let pid = generation.pid().map_or(String::new(), |pid| format!("{pid} "));
                 kill(generation).await;
-                // It had no more than a moment if it was busy until then.
-                if cut.is_empty() {
-                    cut.push(CutOff {
+                // One that was busy until then had no more than a moment.
+                if held.cut.is_empty() {
+                    held.cut.push(CutOff {
                         work: Work::Process,
                         name: format!("{pid}(told to stop, did not end)"),
                         peer: None,
-                        age: began.elapsed(),
+                        age: told.elapsed(),
                     });
                 }
                 parting = None;
@@ -284,20 +303,55 @@ async fn finish(
         }
     }
     if let Some(parting) = parting {
-        let over = async {
-            match kill_at {
-                None => over.await,
-                Some(instant) => sleep_until(instant).await,
-            }
-        };
         tokio::select! {
             rest = parting.end() => late.extend(rest),
-            () = over => {}
+            () = &mut over, if kill_at.is_none() => {}
+            () = at(kill_at) => {}
         }
     }
+    let UnderWay { mut cut, .. } = held;
     late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
     cut.extend(late.into_iter().map(CutOff::from));
     cut
+}
+
+/// What is under way in a generation that is told to stop all the same.
+#[derive(Default)]
+struct UnderWay {
+    cut: Vec<CutOff>,
+    /// The processes that have its connections, by their peers.
+    owners: HashMap<SocketAddr, Vec<i32>>,
+}
+
+impl UnderWay {
+    fn of(scope: &Scope, generation: &Generation) -> Self {
+        let held = scope.look().ok().flatten();
+        let mut owners: HashMap<SocketAddr, Vec<i32>> = HashMap::new();
+        if let (Some(Held::Connections(open)), Some(keeper)) = (&held, generation.keeper()) {
+            for pid in kin::descendants(keeper) {
+                let inodes: HashSet<u64> = kin::inodes(pid).into_iter().collect();
+                for connection in open.iter().filter(|open| inodes.contains(&open.inode)) {
+                    owners.entry(connection.peer).or_default().push(pid);
+                }
+            }
+        }
+        Self {
+            cut: named(held.as_ref()),
+            owners,
+        }
+    }
+
+    /// Leaves out what the application has ended itself: whoever had it lives on.
+    fn look(&mut self, open: &[Seen]) {
+        let owners = &self.owners;
+        self.cut.retain(|cut| {
+            let Some(peer) = cut.peer else {
+                return true;
+            };
+            let owners = owners.get(&peer).into_iter().flatten();
+            open.iter().any(|seen| seen.peer == peer) || !owners.copied().any(kin::has_files)
+        });
+    }
 }
 
 /// What became of the wait for a generation's rest.
@@ -372,12 +426,16 @@ fn named(held: Option<&Held>) -> Vec<CutOff> {
         }],
         Some(Held::Connections(open)) => open
             .iter()
-            .map(|&Open { local, peer, age }| CutOff {
-                work: Work::Connection,
-                name: local.to_string(),
-                peer: Some(peer),
-                age,
-            })
+            .map(
+                |&Open {
+                     local, peer, age, ..
+                 }| CutOff {
+                    work: Work::Connection,
+                    name: local.to_string(),
+                    peer: Some(peer),
+                    age,
+                },
+            )
             .collect(),
     }
 }
