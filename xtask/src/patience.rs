@@ -215,11 +215,12 @@ impl Guarded {
         Ok(())
     }
 
-    /// Waits until the generation before has ended; returns how many connections the guard says it cut.
-    async fn before_has_ended(&mut self, limit: Duration) -> anyhow::Result<usize> {
+    /// Waits until the generation before has ended; returns how many connections the guard says it cut, and how many
+    /// that were under way the application has ended itself.
+    async fn before_has_ended(&mut self, limit: Duration) -> anyhow::Result<(usize, usize)> {
         let ended = format!("generation {} has ended after ", self.generation - 1);
         let said = self.guard.wait_line(&ended, limit).await?;
-        cut_off(&said)
+        Ok((cut_off(&said)?, by_itself(&said)?))
     }
 
     /// Waits until everything has ended; with 0, if nothing was cut off.
@@ -236,11 +237,18 @@ impl Guarded {
 /// Reads `5.2s: nothing was cut off` or `30s: 2 cut off: connection …`.
 pub(crate) fn cut_off(said: &str) -> anyhow::Result<usize> {
     let (_, cut) = said.split_once(": ").context("no time")?;
-    if cut == "nothing was cut off" {
+    if cut.starts_with("nothing was cut off") {
         return Ok(0);
     }
     let count = cut.split_once(" cut off: ").map(|(count, _)| count.parse());
     Ok(count.with_context(|| said.to_owned())??)
+}
+
+/// How many that were under way the application has ended itself, by the guard's word.
+fn by_itself(said: &str) -> anyhow::Result<usize> {
+    let ended = said.strip_suffix(" that were under way the application ended itself");
+    let ended = ended.and_then(|said| said.rsplit_once("; "));
+    Ok(ended.map_or(Ok(0), |(_, count)| count.parse())?)
 }
 
 fn print(row: &Row) {
@@ -265,16 +273,24 @@ mod tests {
     #[test]
     fn what_the_guard_says_is_read() {
         let table = [
-            ("1s 20ms: nothing was cut off", Some(0)),
+            ("1s 20ms: nothing was cut off", Some(0), 0),
             (
                 "2s: 12 cut off: connection 127.0.0.1:80 from 127.0.0.1:4000",
                 Some(12),
+                0,
             ),
-            ("2s: some cut off: connection", None),
-            ("2s", None),
+            (
+                "2s: 1 cut off: connection 127.0.0.1:80 from 127.0.0.1:4000; 9 that were under way the application \
+                 ended itself",
+                Some(1),
+                9,
+            ),
+            ("2s: some cut off: connection", None, 0),
+            ("2s", None, 0),
         ];
-        for (said, expected) in table {
-            assert_eq!(cut_off(said).ok(), expected, "{said}");
+        for (said, cut, ended) in table {
+            assert_eq!(cut_off(said).ok(), cut, "{said}");
+            assert_eq!(by_itself(said).ok(), Some(ended), "{said}");
         }
     }
 }

@@ -177,7 +177,7 @@ pub(crate) async fn retire(
             _ = ctx.cancelled() => {}
         }
     };
-    let cut_off = finish(&guard, &mut generation, &scope, over, &retiree).await;
+    let Finished { cut_off, left } = finish(&guard, &mut generation, &scope, over, &retiree).await;
     let took = Duration::from_millis(began.elapsed().as_millis() as u64);
     let took = humantime::format_duration(took);
     let cut = match cut_off.len() {
@@ -191,10 +191,14 @@ pub(crate) async fn retire(
             format!("{count} cut off: {}", names.join(", "))
         }
     };
+    let left = match left {
+        0 => String::new(),
+        left => format!("; {left} that were under way the application ended itself"),
+    };
     let number = generation.number();
     say(
         &guard,
-        &format!("generation {number} has ended after {took}: {cut}"),
+        &format!("generation {number} has ended after {took}: {cut}{left}"),
     );
     Retired {
         generation,
@@ -208,18 +212,26 @@ pub(crate) fn ending(drain: Duration) -> Duration {
     (drain / 10).min(Duration::from_secs(2))
 }
 
+/// What became of what was under way.
+#[derive(Default)]
+struct Finished {
+    cut_off: Vec<CutOff>,
+    /// How much the application has ended itself, when it was told to stop all the same.
+    left: usize,
+}
+
 /// Waits until nothing is under way in a generation, or its time is over, tells it to stop, and waits for that; what
-/// has not ended then is killed. Returns what was cut off.
+/// has not ended then is killed.
 async fn finish(
     guard: &Guard,
     generation: &mut Generation,
     scope: &Scope,
     over: impl Future<Output = ()>,
     retiree: &Retiree,
-) -> Vec<CutOff> {
+) -> Finished {
     tokio::pin!(over);
     let held = match quiesce(guard, generation, scope, &mut over, retiree).await {
-        Quiesced::Gone => return Vec::new(),
+        Quiesced::Gone => return Finished::default(),
         Quiesced::Rests => None,
         Quiesced::Unseen(error) => {
             say(
@@ -263,7 +275,7 @@ async fn end(
     mut over: impl Future<Output = ()> + Unpin,
     mut kill_at: Option<Instant>,
     mut held: UnderWay,
-) -> Vec<CutOff> {
+) -> Finished {
     let told = Instant::now();
     let mut parting = generation.keeper().map(Parting::of);
     let mut late = Vec::new();
@@ -309,10 +321,10 @@ async fn end(
             () = at(kill_at) => {}
         }
     }
-    let UnderWay { mut cut, .. } = held;
+    let UnderWay { mut cut, left, .. } = held;
     late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
     cut.extend(late.into_iter().map(CutOff::from));
-    cut
+    Finished { cut_off: cut, left }
 }
 
 /// What is under way in a generation that is told to stop all the same.
@@ -321,6 +333,8 @@ struct UnderWay {
     cut: Vec<CutOff>,
     /// The processes that have its connections, by their peers.
     owners: HashMap<SocketAddr, Vec<i32>>,
+    /// How much of it the application has ended itself.
+    left: usize,
 }
 
 impl UnderWay {
@@ -338,12 +352,14 @@ impl UnderWay {
         Self {
             cut: named(held.as_ref()),
             owners,
+            left: 0,
         }
     }
 
     /// Leaves out what the application has ended itself: whoever had it lives on.
     fn look(&mut self, open: &[Seen]) {
         let owners = &self.owners;
+        let before = self.cut.len();
         self.cut.retain(|cut| {
             let Some(peer) = cut.peer else {
                 return true;
@@ -351,6 +367,7 @@ impl UnderWay {
             let owners = owners.get(&peer).into_iter().flatten();
             open.iter().any(|seen| seen.peer == peer) || !owners.copied().any(kin::has_files)
         });
+        self.left += before - self.cut.len();
     }
 }
 

@@ -67,12 +67,13 @@ pub(super) struct Busy {
     requests: u64,
     /// Connections that the guard says it cut.
     said: usize,
+    /// Connections of which it says that the application has ended them itself.
+    by_itself: usize,
     /// Connections that their clients saw end.
     seen: u64,
     /// Those of them that a busy machine had let rest when they were seen to have ended.
     rested: u64,
-    /// Restarts after which the guard named at least as many as had lost a request. It may name more: what the
-    /// application ended itself in its last instant.
+    /// Restarts after which the guard told of at least as many as had lost a request.
     agreed: u32,
     /// Requests that were under way on them.
     failed: u64,
@@ -123,6 +124,7 @@ impl fmt::Display for Busy {
             restarts,
             requests,
             said,
+            by_itself,
             seen,
             rested,
             agreed,
@@ -131,8 +133,8 @@ impl fmt::Display for Busy {
         } = self;
         write!(
             f,
-            "always busy: {restarts} restarts, {requests} requests; cut off {said} by the guard's word, {seen} by \
-             their clients' ({rested} at rest; {agreed} restarts agree), {failed} of them with a request under way, {refused} refused"
+            "always busy: {restarts} restarts, {requests} requests; cut off {said} by the guard's word, and {by_itself} \
+             ended by the application, {seen} by their clients' ({rested} at rest; {agreed} restarts agree), {failed} of them with a request under way, {refused} refused"
         )
     }
 }
@@ -160,7 +162,8 @@ pub(super) async fn resting(
         sleep(Duration::from_millis(*REST.end())).await;
         server.restart().await?;
         row.restarts += 1;
-        let cut = server.before_has_ended(LIMIT).await?;
+        let (cut, by_itself) = server.before_has_ended(LIMIT).await?;
+        let cut = cut + by_itself;
         row.to_the_end += u32::from(cut > 0);
         row.cut += cut;
         if cut > 0 {
@@ -198,13 +201,14 @@ pub(super) async fn busy(ground: &Ground<'_>, restarts: u32) -> anyhow::Result<B
         let (before, rested_before) = (counts.ends(), counts.rested.load(Relaxed));
         let failed_before = counts.failed.load(Relaxed);
         server.restart().await?;
-        let said = server.before_has_ended(LIMIT).await?;
+        let (said, by_itself) = server.before_has_ended(LIMIT).await?;
         sleep(Duration::from_millis(*BUSY.end() * 5)).await;
         let seen = counts.ends() - before;
         row.restarts += 1;
         let rested = counts.rested.load(Relaxed) - rested_before;
         let failed = counts.failed.load(Relaxed) - failed_before;
-        row.agreed += u32::from(failed <= said as u64);
+        row.agreed += u32::from(failed <= (said + by_itself) as u64);
+        row.by_itself += by_itself;
         row.rested += rested;
         row.said += said;
         row.seen += seen;
