@@ -160,6 +160,7 @@ async fn what_does_not_end_in_time_is_killed_and_named() {
     assert_eq!(ended, Ended::Code(4), "{said}");
     let named = format!("connection {} from {peer}", guarded.address);
     assert!(said.contains(&named), "{said}");
+    assert!(said.contains("told to stop with 1 under way"), "{said}");
     assert!(!guarded.is_there());
 
     let mut guarded = Guarded::planted(&options, "stays").await;
