@@ -65,7 +65,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHEN", help_heading = "Restarts")]
     restart: Option<Restart>,
 
-    /// The longest a stop may take; what is left then is killed, and named [default: 30s]
+    /// The longest a stop may take: an application that is still busy is told to stop in the last tenth of it (two
+    /// seconds at the most), and what is left at its end is killed; the report names what was cut off [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Stops")]
     drain: Option<Duration>,
     /// How long a connection has to be silent until its end costs nobody anything [default: 5s]

@@ -19,7 +19,7 @@ use crate::sequences::Visitor;
 use crate::sockets::{self, Seen};
 use crate::{filter, kin, sys};
 
-/// How often is looked: the longer it takes, the seldomer, as each look goes through all sockets of the system.
+/// How often is looked: the longer it takes, the more rarely, as each look goes through all sockets of the system.
 const STEP: Duration = Duration::from_millis(10);
 const LONGEST_STEP: Duration = Duration::from_millis(50);
 
