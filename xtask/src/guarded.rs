@@ -6,11 +6,11 @@
 //! server has one, its own reload. Such a server's restarts are measured with clients that keep their connections,
 //! too, both ways.
 
+pub(crate) mod rights;
 mod row;
 pub(crate) mod server;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ use crate::folder::Folder;
 use crate::patience::cut_off;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
+use rights::Rights;
 use row::{Noticed, Row, Times};
-use server::{NOBODY, Rights, Server};
+use server::Server;
 
 /// Stop, restart and kill servers under `sundown run`, and count what their clients notice
 #[derive(clap::Args)]
@@ -51,25 +52,11 @@ pub(crate) struct Arguments {
         env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,
-    /// Guard as an ordinary user without capabilities, if this runs as root
-    #[arg(long, env = "XTASK_ORDINARY_USER", conflicts_with = "deny_descriptors")]
-    ordinary_user: bool,
-    /// Deny pidfd_getfd to the guard, as most containers do
-    #[arg(long, env = "XTASK_DENY_DESCRIPTORS")]
-    deny_descriptors: bool,
+    #[command(flatten)]
+    rights: Rights,
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
-}
-
-impl Arguments {
-    fn rights(&self) -> Rights {
-        match (self.ordinary_user, self.deny_descriptors) {
-            (true, _) => Rights::OrdinaryUser,
-            (_, true) => Rights::NoDescriptors,
-            _ => Rights::Ours,
-        }
-    }
 }
 
 /// How long anything may take.
@@ -84,17 +71,13 @@ type Loads = [Load; CLIENTS.len()];
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     build_command(workspace)?;
     let folder = Folder::new("guarded")?;
-    folder.open()?;
-    let rights = arguments.rights();
-    let servers = Server::choose(workspace, folder.path(), &arguments.servers, rights)?;
+    arguments.rights.open(&folder)?;
+    let (names, rights) = (&arguments.servers, arguments.rights);
+    let servers = Server::choose(workspace, folder.path(), names, rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let run_dir = folder.path().join("guards");
-    if let Rights::OrdinaryUser = rights {
-        std::fs::DirBuilder::new().mode(0o700).create(&run_dir)?;
-        std::os::unix::fs::chown(&run_dir, Some(NOBODY), Some(NOBODY))?;
-    }
     if !arguments.json {
         row::print_heading();
     }

@@ -4,22 +4,25 @@
 //! SIGKILL meanwhile. Whom the server and its keepers become is seen by a parent that adopts all of them, and by
 //! a mark in their environment; that nothing of it hangs, by asking the server. Never takes the guard's word.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::Serialize;
-use sundown_verify::Process;
 use sundown_verify::process::{Descendant, Spawn, free_port};
+use sundown_verify::{Process, Refuse};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::folder::Folder;
+use crate::guarded::build_command;
+use crate::guarded::rights::Rights;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -33,6 +36,8 @@ pub(crate) struct Arguments {
     /// Choose instants from this number on
     #[arg(long, value_name = "N", default_value_t = 1, env = "XTASK_SEED")]
     seed: u64,
+    #[command(flatten)]
+    rights: Rights,
     /// Print JSON instead of a table
     #[arg(long, env = "XTASK_JSON")]
     json: bool,
@@ -122,16 +127,16 @@ impl Row {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
-    let mut cargo = workspace.cargo();
-    cargo.args(["build", "--quiet", "--release", "--package", "sundown-cli"]);
-    ensure!(cargo.status()?.success(), "the command could not be built");
+    build_command(workspace)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     let folder = Folder::new("orphans")?;
+    arguments.rights.open(&folder)?;
     fs::write(folder.path().join("server.py"), SERVER)?;
     let killing = Killing {
-        sundown: workspace.target.join("release/sundown"),
+        sundown: arguments.rights.sundown(workspace),
+        refused: arguments.rights.refused(),
         python: python()?,
         folder: folder.path(),
     };
@@ -162,7 +167,8 @@ fn python() -> anyhow::Result<PathBuf> {
 }
 
 struct Killing<'a> {
-    sundown: PathBuf,
+    sundown: Vec<OsString>,
+    refused: Refuse,
     python: PathBuf,
     folder: &'a Path,
 }
@@ -255,7 +261,9 @@ impl Guarded {
         let port = free_port()?.port();
         let mark = format!("{}-{number}", std::process::id());
         let journal = killing.folder.join(format!("journal-{number}"));
-        let guard = Spawn::new(&killing.sundown)
+        let guard = Spawn::new(&killing.sundown[0])
+            .args(&killing.sundown[1..])
+            .refuse(killing.refused)
             .env(MARK, &mark)
             .env("SUNDOWN_RUN_DIR", killing.folder.join("guards"))
             .args(["run", "--name", &format!("orphans-{number}")])

@@ -19,7 +19,8 @@ use sundown_verify::process::{Ended, free_port};
 
 use crate::folder::Folder;
 use crate::guarded::build_command;
-use crate::guarded::server::{Rights, Server};
+use crate::guarded::rights::Rights;
+use crate::guarded::server::Server;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -53,6 +54,8 @@ pub(crate) struct Arguments {
         env = "XTASK_SERVERS"
     )]
     servers: Vec<String>,
+    #[command(flatten)]
+    rights: Rights,
     /// Print JSON instead of a table
     #[arg(long, env = "XTASK_JSON")]
     json: bool,
@@ -129,8 +132,9 @@ impl Row {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     build_command(workspace)?;
     let folder = Folder::new("patience")?;
-    folder.open()?;
-    let servers = Server::choose(workspace, folder.path(), &arguments.servers, Rights::Ours)?;
+    arguments.rights.open(&folder)?;
+    let (names, rights) = (&arguments.servers, arguments.rights);
+    let servers = Server::choose(workspace, folder.path(), names, rights)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

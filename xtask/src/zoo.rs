@@ -16,6 +16,7 @@ use sundown_verify::{Check, Level, Suite, Verdict as Found, checks};
 
 use crate::folder::Folder;
 use crate::guarded::build_command;
+use crate::guarded::rights::Rights;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 use subject::Subject;
@@ -31,6 +32,9 @@ pub(crate) struct Arguments {
     /// the listener, the signal, the process and the budget
     #[arg(long, env = "XTASK_ZOO_GUARDED")]
     guarded: bool,
+    /// Guard as an ordinary user without capabilities, if this runs as root
+    #[arg(long, env = "XTASK_ORDINARY_USER", requires = "guarded")]
+    ordinary_user: bool,
     /// How often each check is played
     #[arg(long, value_name = "N", default_value_t = 3, env = "XTASK_RUNS")]
     runs: usize,
@@ -52,7 +56,7 @@ impl Arguments {
 
     /// A part must not take the place of the whole.
     fn into(&self) -> &Path {
-        let is_whole = self.names.is_empty() && self.only.is_empty();
+        let is_whole = self.names.is_empty() && self.only.is_empty() && !self.ordinary_user;
         let default = if is_whole { "docs" } else { "target/zoo" };
         self.into.as_deref().unwrap_or(Path::new(default))
     }
@@ -127,7 +131,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let mut subjects = subject::chosen(workspace, folder.path(), &names)?;
     if arguments.guarded {
         build_command(workspace)?;
-        subjects = subject::beside_guarded(workspace, subjects);
+        let rights = Rights {
+            ordinary_user: arguments.ordinary_user,
+            ..Rights::default()
+        };
+        subjects = subject::beside_guarded(subjects, &rights.sundown(workspace));
     }
     let checks: Vec<&'static Check> = checks::all()
         .filter(|check| is_wanted(check, &only))

@@ -491,3 +491,24 @@ async fn nothing_is_started_where_listeners_must_be_heard_of_and_cannot() {
         assert!(!fs::exists(&begun).unwrap());
     }
 }
+
+#[tokio::test]
+async fn where_listeners_cannot_be_heard_of_a_url_tells_all_the_same() {
+    let place = Place::new();
+    for (path, outcome) in [
+        ("fast", "unheard: ready"),
+        ("ledger/not-there", "generation 1 is not ready within 1s"),
+    ] {
+        let address = free_port().unwrap();
+        let url = format!("http://{address}/{path}");
+        let options = ["--name", "unheard", "--ready", &url, "--ready-within", "1s"];
+        let guard = place.guard(&options).refuse(Refuse::Filters);
+        let guard = guard.args([planted(), address.port().to_string()]);
+        let mut guard = guard.start().unwrap();
+        guard.wait_output(outcome, LIMIT).await.unwrap();
+        let (ended, said) = stop(guard).await;
+        assert_eq!(ended, Ended::Code(0), "{said}");
+        let ready = !lines(&said, "unheard: ready").is_empty();
+        assert_eq!(ready, path == "fast", "{said}");
+    }
+}

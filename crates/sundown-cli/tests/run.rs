@@ -127,20 +127,10 @@ enum Newcomers {
 async fn whoever_waits_is_served_behind_a_fence() {
     let fence = "newcomers cannot be refused yet (Operation not permitted";
     let none = "nor their attempts be dropped (Operation not permitted";
-    match may_attach_filters() {
+    match sundown_testkit::may_attach_filters() {
         true => whoever_waits_is_served(Refuse::Deaf, fence, Newcomers::AreKeptOut).await,
         false => whoever_waits_is_served(Refuse::Deaf, none, Newcomers::AreLetIn).await,
     }
-}
-
-/// Whether this process has CAP_NET_ADMIN (capabilities(7)), which Linux 6.18 asks for.
-fn may_attach_filters() -> bool {
-    const NET_ADMIN: u32 = 12;
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let mut lines = status.lines();
-    let effective = lines.find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-    let effective = u64::from_str_radix(effective.trim(), 16).unwrap();
-    effective & (1 << NET_ADMIN) != 0
 }
 
 #[tokio::test]

@@ -16,23 +16,49 @@ const AUDIT_ARCH: u32 = 0xc000_00b7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("the guard knows x86_64 and aarch64 only");
 
-// Offsets into `struct seccomp_data`.
+// Offsets into `struct seccomp_data`, of arguments the lower half.
 const NUMBER: u32 = 0;
 const ARCH: u32 = 4;
+const SECOND: u32 = 24 + HALF;
+const THIRD: u32 = 32 + HALF;
+const HALF: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
 
-/// `bind`, `listen` and `io_uring_setup` wait, everything else passes. Calls of another architecture (32-bit
-/// programs) pass unheard, as do those of x32, whose numbers have a bit of their own.
-pub(crate) fn calls() -> [sock_filter; 8] {
-    [
+/// Options that only listeners have a use for, by level and name: whoever sets one waits.
+const OPTIONS: [(i32, i32); 4] = [
+    (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
+];
+
+/// `bind`, `listen`, `io_uring_setup` and a `setsockopt` of an option of listeners wait, everything else passes.
+/// Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose numbers have a bit of
+/// their own.
+pub(crate) fn calls() -> Vec<sock_filter> {
+    let options = OPTIONS.iter().enumerate().flat_map(|(at, (level, name))| {
+        let behind = 4 * (OPTIONS.len() - at - 1) as u8;
+        [
+            load(SECOND),
+            unless_equal(*level as u32, 2),
+            load(THIRD),
+            if_equal(*name as u32, behind + 1),
+        ]
+    });
+    let passes = 4 * OPTIONS.len() as u8;
+    let heads = [
         load(ARCH),
-        unless_equal(AUDIT_ARCH, 4),
+        unless_equal(AUDIT_ARCH, passes + 5),
         load(NUMBER),
-        if_equal(libc::SYS_listen as u32, 3),
-        if_equal(libc::SYS_bind as u32, 2),
-        if_equal(libc::SYS_io_uring_setup as u32, 1),
+        if_equal(libc::SYS_listen as u32, passes + 4),
+        if_equal(libc::SYS_bind as u32, passes + 3),
+        if_equal(libc::SYS_io_uring_setup as u32, passes + 2),
+        unless_equal(libc::SYS_setsockopt as u32, passes),
+    ];
+    let ends = [
         give_back(libc::SECCOMP_RET_ALLOW),
         give_back(libc::SECCOMP_RET_USER_NOTIF),
-    ]
+    ];
+    heads.into_iter().chain(options).chain(ends).collect()
 }
 
 /// Each new connection goes to one of a generation's part of a group.
@@ -144,15 +170,24 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
 mod tests {
     use super::*;
 
-    /// What the program gives back for a call: an interpreter of the four instructions that it uses.
-    fn verdict(arch: u32, number: u32) -> u32 {
+    /// What the program gives back for a call with these arguments behind its first: an interpreter of the three
+    /// instructions that it uses.
+    fn verdict(arch: u32, number: u32, [second, third]: [i32; 2]) -> u32 {
         let program = calls();
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
             at += 1;
             match u32::from(code) & 7 {
-                libc::BPF_LD => accumulator = if k == ARCH { arch } else { number },
+                libc::BPF_LD => {
+                    accumulator = match k {
+                        ARCH => arch,
+                        NUMBER => number,
+                        SECOND => second as u32,
+                        THIRD => third as u32,
+                        other => panic!("offset {other}"),
+                    }
+                }
                 libc::BPF_JMP => at += usize::from(if accumulator == k { jt } else { jf }),
                 libc::BPF_RET => return k,
                 other => panic!("class {other}"),
@@ -163,24 +198,50 @@ mod tests {
     #[test]
     fn what_makes_listeners_waits_and_everything_else_passes() {
         const OTHER_ARCH: u32 = 0x4000_0003;
-        let [listen, bind, ring, connect] = [
+        let [listen, bind, ring, connect, set] = [
             libc::SYS_listen,
             libc::SYS_bind,
             libc::SYS_io_uring_setup,
             libc::SYS_connect,
+            libc::SYS_setsockopt,
         ]
         .map(|call| call as u32);
         let (waits, passes) = (libc::SECCOMP_RET_USER_NOTIF, libc::SECCOMP_RET_ALLOW);
+        let none = [0; 2];
         let table = [
-            (AUDIT_ARCH, listen, waits),
-            (AUDIT_ARCH, bind, waits),
-            (AUDIT_ARCH, ring, waits),
-            (AUDIT_ARCH, connect, passes),
-            (AUDIT_ARCH, listen | 0x4000_0000, passes),
-            (OTHER_ARCH, listen, passes),
+            (AUDIT_ARCH, listen, none, waits),
+            (AUDIT_ARCH, bind, none, waits),
+            (AUDIT_ARCH, ring, none, waits),
+            (AUDIT_ARCH, connect, none, passes),
+            (AUDIT_ARCH, listen | 0x4000_0000, none, passes),
+            (OTHER_ARCH, listen, none, passes),
+            (
+                AUDIT_ARCH,
+                set,
+                [libc::SOL_SOCKET, libc::SO_REUSEADDR],
+                passes,
+            ),
+            (
+                AUDIT_ARCH,
+                set,
+                [libc::IPPROTO_TCP, libc::TCP_NODELAY],
+                passes,
+            ),
+            // A name of another level's.
+            (
+                AUDIT_ARCH,
+                set,
+                [libc::IPPROTO_IP, libc::SO_REUSEPORT],
+                passes,
+            ),
         ];
-        for (arch, number, expected) in table {
-            assert_eq!(verdict(arch, number), expected, "{arch:x} {number}");
+        for (arch, number, arguments, expected) in table {
+            let found = verdict(arch, number, arguments);
+            assert_eq!(found, expected, "{arch:x} {number} {arguments:?}");
+        }
+        for (level, name) in OPTIONS {
+            assert_eq!(verdict(AUDIT_ARCH, set, [level, name]), waits);
+            assert_eq!(verdict(AUDIT_ARCH, connect, [level, name]), passes);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The application from its start to its end: one generation after the other.
 
+mod crash;
 mod restart;
+mod stop;
 
 use std::io;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::restart::{Awaited, Next};
 use crate::control::{Answer, Request, Verb};
-use crate::drain::{self, Rest, Scope};
+use crate::drain::Rest;
 use crate::generation::{Generation, News, Start};
 use crate::groups::Groups;
 use crate::guard::{Outcome, not_started};
@@ -22,15 +24,10 @@ use crate::listeners::Listener;
 use crate::notices::Said;
 use crate::output::say;
 use crate::readiness::{Due, Readiness};
-use crate::retiring::{CutOff, Retired, Retirees, kill, retire, unserved};
+use crate::retiring::{Retired, Retirees};
 use crate::status::{Counts, GenerationStatus, State, Status};
 use crate::steering::{fence, steer_to};
-use crate::{Guard, Mode, Passed, Restart};
-
-/// The pause before an application that has crashed is started again: none at first, then this, and so on up
-/// to the longest. One that has lived longer than that begins anew.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::{Guard, Mode, Passed};
 
 /// What others see of the guard.
 #[derive(Default)]
@@ -203,98 +200,6 @@ impl Supervision {
         None
     }
 
-    fn is_started_again(&self, code: u8) -> bool {
-        let restarts = match self.guard.restart {
-            Restart::No => false,
-            Restart::OnFailure => code != 0,
-            Restart::Always => true,
-        };
-        // One that has never listened would not be helped by it; what is passed listens before it runs.
-        let has_listened = match self.guard.mode {
-            Mode::ListenFds(_) => *self.shown.ready.borrow(),
-            Mode::Auto | Mode::Kernel => !self.current.listeners().is_empty(),
-        };
-        restarts && has_listened
-    }
-
-    /// The process that the command became has ended; others of its may serve on, such as workers whose master
-    /// was killed. What has left a daemon behind has done its work.
-    fn left_behind(&mut self, code: u8) {
-        if code != 0 && self.is_started_again(code) && self.current.has_processes() {
-            self.say(&format!(
-                "the command has ended ({code}), and what it has left serves on until the next generation does"
-            ));
-            self.restart(None);
-        }
-    }
-
-    /// No process is left: the next one serves who waits in the queue meanwhile.
-    async fn crashed(&mut self) -> Option<Outcome> {
-        let code = self.current.status().map_or(1, exit_code);
-        if !self.is_started_again(code) && self.next.is_none() {
-            return Some(Outcome::Ended(code));
-        }
-        if let Some(mut next) = self.next.take() {
-            // It would have a queue of its own, and nobody would serve this one's.
-            kill(&mut next.generation).await;
-            self.part_with(next.generation);
-            for asked in next.asked {
-                let _ = asked.send(Answer::Refused("the application has ended".to_owned()));
-            }
-        }
-        if self.since.elapsed() > LONGEST_PAUSE {
-            self.pause = Duration::ZERO;
-        }
-        self.count(|counts| counts.crashes += 1);
-        let pause = humantime::format_duration(self.pause);
-        self.say(&format!(
-            "the application has ended ({code}); it is started again in {pause}"
-        ));
-        self.start_later();
-        None
-    }
-
-    fn start_later(&mut self) {
-        self.respawn_at = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-    }
-
-    /// Starts the generation that takes the place of one whose processes are gone, or that is yet to be.
-    fn respawn(&mut self) -> io::Result<()> {
-        for inode in self.current.drop_deaf() {
-            self.groups.leaves(inode);
-        }
-        let number = match self.current.is_vacant() {
-            true => self.current.number(),
-            false => self.latest + 1,
-        };
-        self.latest = number;
-        let listeners = self.current.lasting().map(Listener::share);
-        let start = Start {
-            shared: Vec::new(),
-            listeners: listeners.collect::<io::Result<_>>()?,
-        };
-        for listener in &start.listeners {
-            self.groups.joins(listener.address, number, listener.inode);
-        }
-        let next = Generation::start(&self.guard, number, start)?;
-        let old = self.make_current(next);
-        let kept = |inode| {
-            self.current
-                .listeners()
-                .iter()
-                .any(|own| own.inode == inode)
-        };
-        for gone in old.listeners().iter().filter(|own| !kept(own.inode)) {
-            self.groups.leaves(gone.inode);
-        }
-        self.respawn_at = None;
-        if let Some(awaited) = &mut self.awaited {
-            awaited.readiness = Readiness::new();
-        }
-        Ok(())
-    }
-
     /// Gives the application a signal that the guard was sent and has no use for.
     fn pass_on(&self, signal: i32) {
         self.current.signal(signal, To::Leader);
@@ -371,87 +276,6 @@ impl Supervision {
             generations,
             last_restart: self.last_restart.clone(),
             counts: *self.shown.counts.borrow(),
-        }
-    }
-
-    /// Lets everything end in its order; whatever is left when the time is over is killed, and named.
-    async fn stop(mut self) -> Outcome {
-        let mut asked = Vec::new();
-        if let Some(mut next) = self.next.take() {
-            kill(&mut next.generation).await;
-            self.part_with(next.generation);
-            asked.append(&mut next.asked);
-        }
-        asked.extend(
-            self.awaited
-                .take()
-                .into_iter()
-                .flat_map(|awaited| awaited.asked),
-        );
-        for asked in asked {
-            let _ = asked.send(Answer::Refused("the guard stops".to_owned()));
-        }
-        self.current.ends_with_us();
-        for problem in drain::refuse_newcomers(self.current.listeners()) {
-            self.say(&problem);
-        }
-        let Self {
-            guard,
-            mut orders,
-            current,
-            respawn_at,
-            last_restart,
-            shown,
-            mut retiring,
-            rest,
-            ..
-        } = self;
-        if current.is_vacant() || respawn_at.is_some() {
-            // Nobody will serve them.
-            if let Some(cut) = unserved(&current) {
-                orders.ctx.cut_off(cut.work, cut.name, cut.peer, cut.age);
-            }
-        } else {
-            let scope = match retiring.is_empty() {
-                true => Scope::alone(&current, rest),
-                false => Scope::beside(&current, rest),
-            };
-            let (retiree, ctx) = (shown.retirees.add(&current), orders.ctx.clone());
-            retiring.spawn(retire(guard.clone(), ctx, current, scope, None, retiree));
-        }
-        let status = || Status {
-            name: guard.name.clone(),
-            pid: std::process::id(),
-            ready: *shown.ready.borrow(),
-            stopping: true,
-            generations: shown.retirees.status(),
-            last_restart: last_restart.clone(),
-            counts: *shown.counts.borrow(),
-        };
-        loop {
-            tokio::select! {
-                retired = retiring.join_next() => match retired {
-                    Some(Ok(retired)) => {
-                        for CutOff { work, name, peer, age } in retired.cut_off {
-                            orders.ctx.cut_off(work, name, peer, age);
-                        }
-                    }
-                    Some(Err(_)) => {}
-                    None => return Outcome::Told,
-                },
-                Some(request) = orders.requests.recv() => {
-                    let _ = request.answer.send(match request.verb {
-                        Verb::Status => Answer::Status(Box::new(status())),
-                        Verb::Stop => Answer::Done("stopping".to_owned()),
-                        Verb::Restart { .. } => Answer::Refused("the guard stops".to_owned()),
-                    });
-                }
-                Some(signal) = orders.signals.recv() => {
-                    if signal == libc::SIGHUP {
-                        say(&guard, "no restart: the guard stops");
-                    }
-                }
-            }
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum Call {
     Listen,
     /// `io_uring_setup`.
     Ring,
+    /// `setsockopt`.
+    Option,
 }
 
 /// A system call that waits for its answer (`struct seccomp_notif`, seccomp_unotify(2)).
@@ -178,6 +180,7 @@ pub(crate) fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notif
         call: match libc::c_long::from(notification.data.nr) {
             libc::SYS_listen => Call::Listen,
             libc::SYS_io_uring_setup => Call::Ring,
+            libc::SYS_setsockopt => Call::Option,
             _ => Call::Bind,
         },
         thread: notification.pid,
@@ -314,15 +317,29 @@ fn attach(
 /// # Errors
 /// `EPERM` where a filter forbids it, `ENOPROTOOPT` before Linux 5.7.
 pub(crate) fn make_deaf(listener: BorrowedFd<'_>) -> io::Result<()> {
-    let interface = NO_SUCH_INTERFACE;
+    set_number(
+        listener,
+        libc::SOL_SOCKET,
+        SO_BINDTOIFINDEX,
+        NO_SUCH_INTERFACE,
+    )
+}
+
+/// Sets an option of a socket that is a number (setsockopt(2)).
+pub(crate) fn set_number(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the option is a number, which outlives the call.
     check(unsafe {
         libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_BINDTOIFINDEX,
-            (&raw const interface).cast(),
-            size_of_val(&interface) as libc::socklen_t,
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     })
     .map(drop)

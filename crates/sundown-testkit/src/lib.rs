@@ -17,5 +17,5 @@ pub use binary::bin_path;
 pub use contract::Contract;
 pub use gate::Gate;
 pub use scripted::{Scripted, Step, Unaccepted};
-pub use socket::close_with_reset;
+pub use socket::{close_with_reset, may_attach_filters};
 pub use terminal::Terminal;

@@ -1,4 +1,4 @@
-//! Ends connections in ways the standard library has no name for.
+//! Sockets: ends in ways the standard library has no name for, and what may be done to them.
 
 use std::mem::size_of_val;
 use std::net::TcpStream;
@@ -36,4 +36,14 @@ pub(crate) fn wait_readable(socket: &impl AsFd) {
     // SAFETY: the pointer describes one `pollfd`, whose descriptor is borrowed and hence open. An
     // interrupted wait is repeated.
     while unsafe { libc::poll(&raw mut poll, 1, -1) } != 1 {}
+}
+
+/// Whether this process may attach a filter to a socket of TCP: Linux 6.18 asks for CAP_NET_ADMIN
+/// (capabilities(7)).
+pub fn may_attach_filters() -> bool {
+    const NET_ADMIN: u32 = 12;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|effective| u64::from_str_radix(effective.trim(), 16).ok());
+    effective.unwrap_or(0) & (1 << NET_ADMIN) != 0
 }

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
-use sundown_verify::Refuse;
 use sundown_verify::process::Spawn;
 
+use super::rights::Rights;
 use crate::peers::{self, Peer};
 use crate::workspace::Workspace;
 
@@ -17,22 +17,8 @@ pub(crate) struct Server<'a> {
     kind: Kind,
     workspace: &'a Workspace,
     folder: &'a Path,
-    rights: Rights,
+    pub(crate) rights: Rights,
 }
-
-/// What the guard may do.
-#[derive(Clone, Copy)]
-pub(crate) enum Rights {
-    /// What whoever measures may.
-    Ours,
-    /// The same, but it can look at nobody's descriptors.
-    NoDescriptors,
-    /// What an ordinary user may, who has no capabilities.
-    OrdinaryUser,
-}
-
-/// A user and a group without any rights.
-pub(crate) const NOBODY: u32 = 65534;
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -106,7 +92,7 @@ impl<'a> Server<'a> {
             kind,
             workspace,
             folder,
-            rights: Rights::Ours,
+            rights: Rights::default(),
         })
     }
 
@@ -170,14 +156,10 @@ impl<'a> Server<'a> {
 
     /// Under the guard, with these options, whose socket is in `run_dir`.
     pub(crate) fn guarded(&self, port: u16, run_dir: &Path, options: &[&str]) -> Spawn {
-        let refuse = match self.rights {
-            Rights::NoDescriptors => Refuse::Descriptors,
-            Rights::Ours | Rights::OrdinaryUser => Refuse::Nothing,
-        };
-        let sundown = self.sundown();
+        let sundown = self.rights.sundown(self.workspace);
         Spawn::new(&sundown[0])
             .args(&sundown[1..])
-            .refuse(refuse)
+            .refuse(self.rights.refused())
             .env("SUNDOWN_RUN_DIR", run_dir)
             .arg("run")
             .args(options)
@@ -210,7 +192,7 @@ impl<'a> Server<'a> {
     }
 
     fn status(&self, run_dir: &Path) -> anyhow::Result<serde_json::Value> {
-        let sundown = self.sundown();
+        let sundown = self.rights.sundown(self.workspace);
         let output = Command::new(&sundown[0])
             .args(&sundown[1..])
             .args(["status", "--json"])
@@ -225,19 +207,6 @@ impl<'a> Server<'a> {
             Kind::Passed(_) => vec!["--listen".to_owned(), format!("127.0.0.1:{port}")],
             Kind::Peer(_) | Kind::Nginx(_) | Kind::HaProxy => Vec::new(),
         }
-    }
-
-    /// The command, as the user that guards.
-    fn sundown(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = Vec::new();
-        if let Rights::OrdinaryUser = self.rights {
-            let user = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
-            words.push("setpriv".into());
-            words.extend(user.map(OsString::from));
-            words.extend(["--clear-groups", "--"].map(OsString::from));
-        }
-        words.push(self.workspace.target.join("release/sundown").into());
-        words
     }
 
     fn words(&self, port: u16) -> Vec<OsString> {

@@ -1,5 +1,6 @@
 //! The servers of the zoo: how each is built, started and stopped, and what it may be asked.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -55,9 +56,9 @@ pub(super) fn chosen(
 }
 
 /// Each of these and, behind it, the same under `sundown run`.
-pub(super) fn beside_guarded(workspace: &Workspace, subjects: Vec<Subject>) -> Vec<Subject> {
+pub(super) fn beside_guarded(subjects: Vec<Subject>, sundown: &[OsString]) -> Vec<Subject> {
     let twin = |subject: Subject| {
-        let guarded = subject.guarded(workspace);
+        let guarded = subject.guarded(sundown);
         [subject, guarded]
     };
     subjects.into_iter().flat_map(twin).collect()
@@ -165,9 +166,8 @@ impl Subject {
         }
     }
 
-    fn guarded(&self, workspace: &Workspace) -> Self {
-        let sundown = workspace.target.join("release/sundown");
-        let mut words = vec![sundown.into_os_string()];
+    fn guarded(&self, sundown: &[OsString]) -> Self {
+        let mut words = sundown.to_vec();
         words.extend(["run", "--quiet", "500ms", "--"].map(Into::into));
         let mut service = self.service.clone();
         if let Target::Command(command) = &mut service.target {
@@ -244,7 +244,7 @@ impl Subject {
     }
 }
 
-fn service(command: Vec<std::ffi::OsString>, offers: Offers, signal: i32) -> Service {
+fn service(command: Vec<OsString>, offers: Offers, signal: i32) -> Service {
     Service {
         target: Target::Command(command),
         offers,

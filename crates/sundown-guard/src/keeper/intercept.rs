@@ -137,6 +137,10 @@ impl Calls {
                 self.rings.set_up(Instant::now());
                 passes
             }
+            Call::Option => {
+                self.option(call, pid)?;
+                passes
+            }
             Call::Listen => match self.caller(call, pid)? {
                 Some(caller) => Ok(self.listen(caller, call.arguments[1] as i32)),
                 None => passes,
@@ -226,6 +230,20 @@ impl Calls {
         Ok(address_in(&bytes[..length]).filter(|address| address.port() != 0))
     }
 
+    /// Takes note of an option that is set to a number.
+    fn option(&mut self, call: &Notification, pid: i32) -> io::Result<()> {
+        let [socket, level, name, value, length, _] = call.arguments;
+        let mut bytes = [0; 4];
+        if length < 4 || swap::read_memory(pid, value, &mut bytes)? < 4 {
+            return Ok(());
+        }
+        self.check(call)?;
+        let value = i32::from_ne_bytes(bytes);
+        self.swap
+            .set(pid, socket as RawFd, level as i32, name as i32, value);
+        Ok(())
+    }
+
     /// How long until [`tick`](Self::tick) is to be called, if it is.
     pub(super) fn wait(&self) -> Option<Duration> {
         let swap = self.swap.waits().then_some(swap::TICK);
@@ -247,12 +265,6 @@ impl Calls {
         caller: &Caller,
         address: SocketAddr,
     ) -> io::Result<(Option<Answer>, Outcome)> {
-        let beside = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
-        let is_beside = self.known.iter().any(|(of, _)| *of == beside);
-        if is_beside && address.ip() == Ipv6Addr::UNSPECIFIED && self.swap.expects(caller.inode) {
-            // Else the application could not have both: it has said so of the socket that is replaced.
-            sockopt::set_ipv6_v6only(&caller.socket, true)?;
-        }
         if let Some(at) = self.inherited.iter().position(|(of, _)| *of == address) {
             let how = kin::descriptor(caller.pid, caller.number).ok_or(io::ErrorKind::NotFound)?;
             if !how.watched {
@@ -291,8 +303,6 @@ impl Calls {
         }
         if self.shared.contains(&address) {
             sockopt::set_socket_reuseport(&caller.socket, true)?;
-            self.known.push((address, caller.inode));
-        } else if address == beside && self.swap.expects(caller.inode) {
             self.known.push((address, caller.inode));
         }
         Ok((Some(Answer::Continue), Outcome::Nothing))

@@ -1,11 +1,12 @@
 //! Where the application's sockets may not be opened (pidfd_getfd(2) is denied, as in most containers): a socket
 //! of the keeper's takes the place of the application's before it is bound, and the keeper has a duplicate.
 //!
-//! What was set on the application's socket before is lost, but for O_NONBLOCK and FD_CLOEXEC; SO_REUSEADDR is
-//! always set. Never replaces a socket that somebody else has, too, that an epoll waits for, or whose port the
+//! What was set on the application's socket before is lost, but for O_NONBLOCK, FD_CLOEXEC and the options of
+//! listeners that are heard of as they are set; SO_REUSEADDR is always set. Never replaces a socket that somebody else has, too, that an epoll waits for, or whose port the
 //! kernel is to choose: that is a client's. Never keeps one alive that does not listen soon: it would look open
 //! to whoever it was connected to.
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -23,10 +24,15 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// How often those are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(50);
 
+/// How many options are remembered.
+const REMEMBERED: usize = 64;
+
 /// Sockets of ours in an application that do not listen yet.
 #[derive(Default)]
 pub(super) struct Swap {
     pending: Vec<Pending>,
+    /// What was set on sockets that may be replaced later, the latest at the end.
+    options: VecDeque<SetOption>,
     /// Whether a socket could not be opened yet.
     needed: bool,
 }
@@ -37,6 +43,13 @@ struct Pending {
     until: Instant,
 }
 
+struct SetOption {
+    inode: u64,
+    level: i32,
+    name: i32,
+    value: i32,
+}
+
 /// Why the sockets of a process may not be opened, if that is so.
 pub(super) fn is_needed(pid: i32) -> Option<String> {
     let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
@@ -44,7 +57,7 @@ pub(super) fn is_needed(pid: i32) -> Option<String> {
     is_denied(denied).then(|| {
         format!(
             "its descriptors may not be opened here (pidfd_getfd: {}): its listeners are replaced as they are \
-             bound, with SO_REUSEADDR and no other option",
+             bound, with the options of listeners and no other",
             io::Error::from(denied)
         )
     })
@@ -71,6 +84,21 @@ pub(super) fn read_memory(pid: i32, address: u64, bytes: &mut [u8]) -> io::Resul
 }
 
 impl Swap {
+    /// Remembers what is set on a socket.
+    pub(super) fn set(&mut self, pid: i32, number: RawFd, level: i32, name: i32, value: i32) {
+        if let Ok(Some(inode)) = inode_at(pid, number) {
+            if self.options.len() == REMEMBERED {
+                self.options.pop_front();
+            }
+            self.options.push_back(SetOption {
+                inode,
+                level,
+                name,
+                value,
+            });
+        }
+    }
+
     /// Puts a socket of ours in the place of one that is to be bound; returns a duplicate.
     ///
     /// # Errors
@@ -106,6 +134,11 @@ impl Swap {
         let flags = SocketFlags::CLOEXEC;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(protocol))?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
+        for set in self.options.iter().filter(|set| set.inode == inode) {
+            // Where its own took it not either, the application was told so.
+            let _ = sys::set_number(socket.as_fd(), set.level, set.name, set.value);
+        }
+        self.options.retain(|set| set.inode != inode);
         rustix::io::ioctl_fionbio(&socket, how.nonblocking)?;
         sys::replace_descriptor(calls, call, socket.as_fd(), number, how.closes_on_exec)?;
         self.expect(&socket)?;
@@ -122,11 +155,6 @@ impl Swap {
             });
         }
         Ok(())
-    }
-
-    /// Whether a socket is one of ours.
-    pub(super) fn expects(&self, inode: u64) -> bool {
-        self.pending.iter().any(|known| known.inode == inode)
     }
 
     /// Our duplicate of a socket that is to listen, if it is ours.
