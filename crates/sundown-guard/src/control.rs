@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::os::unix::net::UnixStream as Client;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -205,6 +206,13 @@ pub(crate) fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
+/// Keeps others from opening sockets in a folder for as long as it is open.
+fn lock(folder: &Path) -> io::Result<fs::File> {
+    let folder = fs::File::open(folder)?;
+    flock(&folder, FlockOperation::LockExclusive)?;
+    Ok(folder)
+}
+
 /// Removes the socket of a guard that was killed.
 pub(crate) fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -229,7 +237,10 @@ impl Control {
     /// # Errors
     /// `AddrInUse` if a guard of this name runs; `PermissionDenied` if the folder is somebody else's.
     pub(crate) fn open(name: &str) -> io::Result<Self> {
-        let path = path(&private_folder()?, name);
+        let folder = private_folder()?;
+        // Of two that begin at once one comes after the other.
+        let _locked = lock(&folder)?;
+        let path = path(&folder, name);
         if Client::connect(&path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }

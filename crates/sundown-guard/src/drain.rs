@@ -23,8 +23,9 @@ use crate::{filter, kin, sys};
 const STEP: Duration = Duration::from_millis(10);
 const LONGEST_STEP: Duration = Duration::from_millis(50);
 
-/// How long a handshake under way is waited for; a client that is gone never ends it.
-const HANDSHAKES: Duration = Duration::from_secs(1);
+/// How long a handshake under way is waited for: the kernel repeats its part after a second, should a packet be
+/// lost. A client that is gone never ends it.
+const HANDSHAKES: Duration = Duration::from_millis(1500);
 
 /// How long is looked at the least: an acknowledgement may be on its way.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
@@ -122,7 +123,11 @@ impl Scope {
     /// Everything on the ports of a generation that is alone.
     pub(crate) fn alone(generation: &Generation, rest: Rest) -> Self {
         let listeners = generation.listeners();
-        let queues = listeners.iter().map(|own| own.socket.try_clone());
+        let open = generation.keeper().and_then(kin::open_sockets);
+        // Nobody would ever accept from the others.
+        let is_open = |own: &&Listener| open.as_ref().is_none_or(|open| open.contains(&own.inode));
+        let queues = listeners.iter().filter(is_open);
+        let queues = queues.map(|own| own.socket.try_clone());
         Self {
             queues: queues.filter_map(Result::ok).collect(),
             ports: listeners.iter().map(|own| own.address.port()).collect(),

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -33,6 +34,8 @@ pub(crate) struct Generation {
     ended: Option<i32>,
     /// What it says of itself.
     says: Option<String>,
+    /// The inodes of listeners at which somebody waited when that was last looked at.
+    waited_at: HashSet<u64>,
 }
 
 struct Running {
@@ -73,6 +76,8 @@ pub(crate) enum News {
     Said(Said),
     /// The process that the command became has ended, with this status (waitpid(2)).
     Ended(i32),
+    /// That has left this process, a daemon, which takes its place.
+    Leads(i32),
     /// No process of it is left.
     Gone,
 }
@@ -114,7 +119,7 @@ impl Generation {
             let told = |error: io::Error| {
                 io::Error::new(error.kind(), format!("{}: {error}", folder.display()))
             };
-            std::fs::read_dir(folder).map_err(told)?;
+            std::fs::metadata(folder.join(".")).map_err(told)?;
             keeper.current_dir(folder);
         }
         if let Some(file) = &guard.surroundings.env_file {
@@ -168,6 +173,7 @@ impl Generation {
             leader: None,
             ended: None,
             says: None,
+            waited_at: HashSet::new(),
         })
     }
 
@@ -183,6 +189,7 @@ impl Generation {
             leader: None,
             ended: None,
             says: None,
+            waited_at: HashSet::new(),
         }
     }
 
@@ -229,8 +236,20 @@ impl Generation {
                 self.leader = None;
                 News::Ended(status)
             }
+            Ok(Some((Word::Leads { pid }, _))) => {
+                self.leader = Some(pid);
+                News::Leads(pid)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                News::Note(format!("what its keeper says cannot be read: {error}"))
+            }
             Ok(None) | Err(_) => {
-                let _ = running.keeper.wait();
+                let keeper = running.keeper.wait();
+                let killed = keeper.is_ok_and(|status| status.signal().is_some());
+                if killed && let Some(leader) = self.leader.take().and_then(Pid::from_raw) {
+                    // Nobody looks after what it has left.
+                    let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+                }
                 running.relays.last_words().await;
                 News::Gone
             }
@@ -273,6 +292,28 @@ impl Generation {
     pub(crate) fn drop_listener(&mut self, inode: u64) {
         self.listeners.retain(|listener| listener.inode != inode);
         self.tell(&Order::Closed, None);
+    }
+
+    /// Closes our duplicates of listeners that the application has closed for good: somebody has waited there since
+    /// the look before, and no process has them. Where none is left at all, the next one will have them.
+    pub(crate) fn drop_forsaken(&mut self) -> Vec<Listener> {
+        let waited_at = |own: &&Listener| !matches!(sys::accept_queue(own.socket.as_fd()), Ok(0));
+        let waited_at = self.listeners.iter().filter(waited_at);
+        let waited_at: HashSet<u64> = waited_at.map(|own| own.inode).collect();
+        let before = std::mem::replace(&mut self.waited_at, waited_at);
+        let stays =
+            |own: &Listener| !before.contains(&own.inode) || !self.waited_at.contains(&own.inode);
+        if self.listeners.iter().all(stays) || !self.has_processes() {
+            return Vec::new();
+        }
+        let Some(open) = self.keeper().and_then(kin::open_sockets) else {
+            return Vec::new();
+        };
+        let (stay, forsaken) = std::mem::take(&mut self.listeners)
+            .into_iter()
+            .partition(|own| stays(own) || open.contains(&own.inode));
+        self.listeners = stay;
+        forsaken
     }
 
     /// Closes our duplicates of listeners that the application itself has made deaf, as it does to stop: nobody
@@ -382,6 +423,12 @@ impl Generation {
         self.tell(&Order::Stops, None);
     }
 
+    /// A way to send it signals when it is somebody else's.
+    pub(crate) fn line(&self) -> Option<Line> {
+        let letters = self.running.as_ref()?.letters.get_ref();
+        Some(Line(letters.try_clone().ok()?))
+    }
+
     fn tell(&self, order: &Order, beside: Option<BorrowedFd<'_>>) {
         if let Some(running) = &self.running {
             let _ = letters::send(running.letters.get_ref(), order, beside);
@@ -395,6 +442,16 @@ impl Generation {
     /// The status of the process that the command became, once it has ended.
     pub(crate) fn status(&self) -> Option<i32> {
         self.ended
+    }
+}
+
+/// A line to a generation's keeper.
+pub(crate) struct Line(OwnedFd);
+
+impl Line {
+    /// Sends a signal; whoever is gone does not hear it.
+    pub(crate) fn signal(&self, signal: i32, to: To) {
+        let _ = letters::send(&self.0, &Order::Signal { signal, to }, None);
     }
 }
 

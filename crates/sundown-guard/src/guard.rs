@@ -130,7 +130,8 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
 /// What those who run it see of the guard in numbers.
 fn figures(shown: &Shown) -> Vec<Figure> {
     let counts = || shown.counts.subscribe();
-    let (generation, restarts, failed, crashes) = (counts(), counts(), counts(), counts());
+    let (generation, restarts, failed) = (counts(), counts(), counts());
+    let (crashes, cut_off) = (counts(), counts());
     let (retiring, holding) = (shown.retirees.clone(), shown.retirees.clone());
     vec![
         Figure::gauge(
@@ -165,6 +166,11 @@ fn figures(shown: &Shown) -> Vec<Figure> {
             "crashes",
             "Ends of the application that nobody asked for",
             move || crashes.borrow().crashes,
+        ),
+        Figure::counter(
+            "generations_cut_off",
+            "What was under way when its generation ended",
+            move || cut_off.borrow().cut_off,
         ),
     ]
 }

@@ -2,11 +2,11 @@
 
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use sundown::{BoxError, Hook};
 use tokio::process::{Child, Command};
 
 use crate::settings::{CommandHook, HookWhen};
-use crate::sys;
 
 /// Makes hooks of commands; those of a kind run one after the other in their order. SUNDOWN_SERVICE tells them
 /// the service's name.
@@ -51,8 +51,9 @@ struct Group(Child);
 impl Drop for Group {
     fn drop(&mut self) {
         // Not reaped yet, so that the number is its own.
-        if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = sys::signal(-pid, libc::SIGKILL);
+        let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
+        if let Some(group) = pid.and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }

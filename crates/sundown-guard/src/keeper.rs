@@ -17,9 +17,11 @@ use std::process::{Command, ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use self::intercept::{Calls, Outcome, Waiting};
 use crate::letters::{self, Hearing, Order, To, Word};
+use crate::sys::Blocked;
 use crate::{OnGuardDeath, filter, kin, sys};
 
 /// How long what is told to stop since the guard is gone may take.
@@ -54,6 +56,8 @@ struct Keeper {
     problem: Option<String>,
     /// The process that the command became, until it is reaped.
     leader: Option<i32>,
+    /// Whether that has ended, and with 0.
+    left_by_its_parent: bool,
     on_guard_death: OnGuardDeath,
     stop_signal: i32,
     /// Whether nothing is to be left once the guard is gone.
@@ -69,6 +73,8 @@ impl Keeper {
         stop_signal: i32,
         command: Vec<OsString>,
     ) -> io::Result<Self> {
+        // What stops a service is for the guard to hear, should it be sent to every process.
+        let blocked = sys::block_signals();
         rustix::io::fcntl_setfd(&guard, rustix::io::FdFlags::CLOEXEC)?;
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
         let StartWith {
@@ -85,13 +91,14 @@ impl Keeper {
             waits: None,
             problem: None,
             leader: None,
+            left_by_its_parent: false,
             on_guard_death,
             stop_signal,
             stops: false,
             until: None,
         };
         let program = command.first().cloned().unwrap_or_default();
-        match launch(command, hearing, passed) {
+        match launch(command, hearing, passed, blocked) {
             Ok(Launched {
                 pid,
                 calls,
@@ -171,13 +178,29 @@ impl Keeper {
                 Ok(Some((pid, status))) => {
                     if self.leader == Some(pid) {
                         self.leader = None;
+                        self.left_by_its_parent = status == 0;
                         self.tell(&Word::Ended { status }, None);
                     }
                 }
-                Ok(None) => return Ok(true),
+                Ok(None) => {
+                    self.follow_a_daemon();
+                    return Ok(true);
+                }
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(false),
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Where the command has ended in order and left one process, as daemons do, that one is the service.
+    fn follow_a_daemon(&mut self) {
+        if self.leader.is_some() || !self.left_by_its_parent {
+            return;
+        }
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        if let [pid] = kin::children(own)[..] {
+            self.leader = Some(pid);
+            self.tell(&Word::Leads { pid }, None);
         }
     }
 
@@ -253,8 +276,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Nobody of these is reaped by anyone else, so that each PID is still whose it was; a grandchild may be
-    /// reaped by its own parent, and who follows it under its number within this moment is a descendant too.
+    /// Sends a signal to those who descend from this process at the moment at which they are sent it.
     fn signal(&self, signal: i32, to: To) {
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let pids = match (to, self.leader) {
@@ -263,7 +285,15 @@ impl Keeper {
             (To::All, _) => kin::descendants(own),
         };
         for pid in pids {
-            let _ = sys::signal(pid, signal);
+            let Some(process) = Pid::from_raw(pid) else {
+                continue;
+            };
+            // Its number may be a stranger's by now: what is opened is looked at once more.
+            if let Ok(process) = pidfd_open(process, PidfdFlags::empty())
+                && kin::descends_from(pid, own)
+            {
+                let _ = sys::signal(process.as_fd(), signal);
+            }
         }
     }
 
@@ -342,17 +372,20 @@ impl From<io::Error> for NotLaunched {
     }
 }
 
-/// Starts the command in a process group of its own, under the filter where that is wished and can be.
+/// Starts the command in a process group of its own, with these signals blocked, under the filter where that is
+/// wished and can be.
 fn launch(
     command: Vec<OsString>,
     hearing: Hearing,
     passed: Vec<OwnedFd>,
+    blocked: Blocked,
 ) -> Result<Launched, NotLaunched> {
     let mut words = command.into_iter();
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).process_group(0);
     let (ours, theirs) = letters::pair()?;
     sys::prepare(&mut command, move || {
+        sys::block_only(&blocked);
         for socket in &passed {
             rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty())?;
         }

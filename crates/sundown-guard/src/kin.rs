@@ -1,6 +1,11 @@
 //! Who descends from a process, as /proc tells it (proc_pid_task(5)).
 
+use std::collections::HashSet;
 use std::fs;
+use std::io;
+
+/// How often descendants are looked for once more, at the most: some fork and end without a pause.
+const MORE_WALKS: u32 = 3;
 
 /// Lists the children of a process, whichever of its threads has them.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
@@ -18,6 +23,20 @@ pub(crate) fn children(pid: i32) -> Vec<i32> {
 
 /// Lists all descendants, parents first.
 pub(crate) fn descendants(pid: i32) -> Vec<i32> {
+    let mut found = walk(pid);
+    // Whose parent has ended meanwhile is found at another place.
+    for _ in 0..MORE_WALKS {
+        let mut others = walk(pid);
+        others.retain(|pid| !found.contains(pid));
+        if others.is_empty() {
+            break;
+        }
+        found.append(&mut others);
+    }
+    found
+}
+
+fn walk(pid: i32) -> Vec<i32> {
     let mut found = children(pid);
     let mut at = 0;
     while let Some(&parent) = found.get(at) {
@@ -25,6 +44,37 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
         at += 1;
     }
     found
+}
+
+/// Whether a process descends from another.
+pub(crate) fn descends_from(mut pid: i32, ancestor: i32) -> bool {
+    while pid > 1 {
+        match parent(pid) {
+            Some(parent) if parent == ancestor => return true,
+            Some(parent) => pid = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before them may have parentheses, too (proc_pid_stat(5)).
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The inodes of all sockets that the descendants of a process have open; `None` where that may not be seen.
+pub(crate) fn open_sockets(ancestor: i32) -> Option<HashSet<u64>> {
+    let kin = descendants(ancestor);
+    let may_be_seen = |pid: &i32| match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
+        Ok(_) => true,
+    };
+    kin.iter()
+        .all(may_be_seen)
+        .then(|| kin.into_iter().flat_map(inodes).collect())
 }
 
 /// Lists the sockets that a process has open, by their descriptors and inodes; none where that may not be seen.

@@ -9,16 +9,17 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::OnGuardDeath;
 
-/// The longest message: a note of what a system call said.
-const LONGEST: usize = 4096;
+/// The longest message: the addresses of a generation of very many.
+const LONGEST: usize = 64 * 1024;
 
 /// What the guard asks of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,6 +82,8 @@ pub(crate) enum Word {
     Note { text: String },
     /// The process that the command became has ended, with this status (waitpid(2)).
     Ended { status: i32 },
+    /// That has left this process, which counts as what the command became from now on.
+    Leads { pid: i32 },
 }
 
 /// Both ends; the other is for a process that is yet to be.
@@ -125,7 +128,7 @@ pub(crate) fn send(
 pub(crate) fn receive<M: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(M, Option<OwnedFd>)>> {
-    let mut bytes = [0; LONGEST];
+    let mut bytes = vec![0; LONGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -143,6 +146,9 @@ pub(crate) fn receive<M: DeserializeOwned>(
     }
     if received.bytes == 0 {
         return Ok(None);
+    }
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Err(io::ErrorKind::InvalidData.into());
     }
     let message = serde_json::from_slice(&bytes[..received.bytes])?;
     Ok(Some((message, descriptor)))

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, sockopt};
 
+use crate::sys;
+
 /// The queue of a listener of ours; the system may allow less (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
@@ -50,7 +52,8 @@ impl Listener {
 
     /// Binds a socket to the same address, which does not listen yet.
     pub(crate) fn bind_beside(&self, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
-        let socket = new_socket(self.address, protocol)?;
+        let owner = rustix::fs::fstat(&self.socket)?.st_uid;
+        let socket = sys::as_user(owner, || new_socket(self.address, protocol))?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
         sockopt::set_socket_reuseport(&socket, true)?;
         if self.address.is_ipv6() {

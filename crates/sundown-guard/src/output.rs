@@ -32,7 +32,11 @@ const STEP: Duration = Duration::from_millis(5);
 
 /// The threads that read what a generation prints.
 #[derive(Default)]
-pub(crate) struct Relays(Vec<JoinHandle<()>>);
+pub(crate) struct Relays {
+    threads: Vec<JoinHandle<()>>,
+    /// How long its last words are waited for.
+    until: Option<Instant>,
+}
 
 impl Relays {
     /// Reads what a keeper's command prints, if it is ours to read, until nobody can print there any more.
@@ -43,13 +47,20 @@ impl Relays {
             stdout.and_then(|stdout| relay(guard, generation, "stdout", stdout)),
             stderr.and_then(|stderr| relay(guard, generation, "stderr", stderr)),
         ];
-        Self(relays.into_iter().flatten().collect())
+        Self {
+            threads: relays.into_iter().flatten().collect(),
+            until: None,
+        }
     }
 
     /// Waits until all of it is told, once nobody prints any more; not for ever where nobody reads it.
-    pub(crate) async fn last_words(&self) {
-        let until = Instant::now() + LAST_WORDS;
-        while self.0.iter().any(|relay| !relay.is_finished()) && Instant::now() < until {
+    ///
+    /// # Cancel safety
+    /// Safe: it goes on where it was.
+    pub(crate) async fn last_words(&mut self) {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + LAST_WORDS);
+        while self.threads.iter().any(|relay| !relay.is_finished()) && Instant::now() < until {
             sleep(STEP).await;
         }
     }

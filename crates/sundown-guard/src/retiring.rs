@@ -5,20 +5,24 @@ mod ending;
 mod retirees;
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use sundown::Context;
-use tokio::time::{Instant, interval_at, sleep_until};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, interval_at};
 
 pub(crate) use self::cut_off::{CutOff, unserved};
-use self::ending::{Finished, UnderWay, end};
+use self::ending::{Finished, UnderWay};
 pub(crate) use self::ending::{ending, kill};
 pub(crate) use self::retirees::{Retiree, Retirees};
 use crate::Guard;
-use crate::drain::Scope;
+use crate::drain::{Scope, refuse_newcomers};
 use crate::generation::{Generation, News};
+use crate::keeper::exit_code;
 use crate::letters::To;
 use crate::output::say;
+use crate::supervision::at;
 
 /// How many of what holds a generation are named at once.
 const NAMED: usize = 10;
@@ -26,111 +30,161 @@ const NAMED: usize = 10;
 /// How often is said what a generation waits for.
 const WORD: Duration = Duration::from_secs(5);
 
+/// A generation that finishes what it has.
+pub(crate) struct Retiring {
+    pub(crate) guard: Guard,
+    pub(crate) ctx: Context,
+    pub(crate) generation: Generation,
+    pub(crate) scope: Scope,
+    pub(crate) retiree: Retiree,
+    pub(crate) moves: UnboundedSender<Move>,
+}
+
+/// A listener of such a generation has come or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Move {
+    Joins {
+        address: SocketAddr,
+        generation: u32,
+        inode: u64,
+    },
+    Leaves(u64),
+}
+
 /// A generation of which no process is left.
 pub(crate) struct Retired {
     /// Its listeners are open still.
     pub(crate) generation: Generation,
     /// What was under way when its time was over.
     pub(crate) cut_off: Vec<CutOff>,
+    /// How that was, in a line.
+    pub(crate) report: String,
 }
 
-/// Lets a generation finish what it has, until the service has no more time or, if it is followed by another,
-/// until its own is over.
-pub(crate) async fn retire(
-    guard: Guard,
-    ctx: Context,
-    mut generation: Generation,
-    scope: Scope,
-    until: Option<Instant>,
-    retiree: Retiree,
-) -> Retired {
-    let began = Instant::now();
-    let over = async {
-        let own = async {
-            match until {
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
+impl Retiring {
+    /// Lets a generation finish what it has, until the service has no more time or, if it is followed by another,
+    /// until its own is over.
+    pub(crate) async fn retire(mut self, until: Option<Instant>) -> Retired {
+        let began = Instant::now();
+        let ctx = self.ctx.clone();
+        let over = async {
+            tokio::select! {
+                () = at(until) => {}
+                _ = ctx.cancelled() => {}
             }
         };
-        tokio::select! {
-            () = own => {}
-            _ = ctx.cancelled() => {}
+        let Finished { cut_off, left } = self.finish(over).await;
+        let took = Duration::from_millis(began.elapsed().as_millis() as u64);
+        let took = humantime::format_duration(took);
+        let cut = match cut_off.len() {
+            0 => "nothing was cut off".to_owned(),
+            count => {
+                let names: Vec<_> = cut_off
+                    .iter()
+                    .take(NAMED)
+                    .map(ToString::to_string)
+                    .collect();
+                format!("{count} cut off: {}", names.join(", "))
+            }
+        };
+        let left = match left {
+            0 => String::new(),
+            left => format!("; {left} that were under way the application ended itself"),
+        };
+        let number = self.generation.number();
+        let report = format!("generation {number} has ended after {took}: {cut}{left}");
+        say(&self.guard, &report);
+        Retired {
+            generation: self.generation,
+            cut_off,
+            report,
         }
-    };
-    let Finished { cut_off, left } = finish(&guard, &mut generation, &scope, over, &retiree).await;
-    let took = Duration::from_millis(began.elapsed().as_millis() as u64);
-    let took = humantime::format_duration(took);
-    let cut = match cut_off.len() {
-        0 => "nothing was cut off".to_owned(),
-        count => {
-            let names: Vec<_> = cut_off
-                .iter()
-                .take(NAMED)
-                .map(ToString::to_string)
-                .collect();
-            format!("{count} cut off: {}", names.join(", "))
-        }
-    };
-    let left = match left {
-        0 => String::new(),
-        left => format!("; {left} that were under way the application ended itself"),
-    };
-    let number = generation.number();
-    say(
-        &guard,
-        &format!("generation {number} has ended after {took}: {cut}{left}"),
-    );
-    Retired {
-        generation,
-        cut_off,
     }
-}
 
-/// Waits until nothing is under way in a generation, or its time is over, tells it to stop, and waits for that; what
-/// has not ended then is killed.
-async fn finish(
-    guard: &Guard,
-    generation: &mut Generation,
-    scope: &Scope,
-    over: impl Future<Output = ()>,
-    retiree: &Retiree,
-) -> Finished {
-    tokio::pin!(over);
-    let held = match quiesce(guard, generation, scope, &mut over, retiree).await {
-        Quiesced::Gone => return Finished::default(),
-        Quiesced::Rests => None,
-        Quiesced::Unseen(error) => {
-            say(
-                guard,
-                &format!(
+    /// Waits until nothing is under way, or its time is over, tells it to stop, and waits for that; what has not
+    /// ended then is killed.
+    async fn finish(&mut self, over: impl Future<Output = ()>) -> Finished {
+        tokio::pin!(over);
+        let mut stop = Stop::default();
+        let held = match self.quiesce(&mut over, &mut stop).await {
+            Quiesced::Gone => return self.gone(),
+            Quiesced::Rests => None,
+            Quiesced::Unseen(error) => {
+                self.say(&format!(
                     "what is under way cannot be seen ({error}): the application is told at once"
-                ),
-            );
-            None
-        }
-        Quiesced::Over => Some(UnderWay::of(scope, generation)),
-    };
-    // At once: a client that rested a moment ago may speak the next.
-    generation.signal(guard.stop_signal, To::Leader);
-    let kill_at = held.as_ref().map(|_| Instant::now() + ending(guard.drain));
-    if let Some(held) = &held {
-        let (number, count) = (generation.number(), held.cut.len());
-        say(
-            guard,
-            &format!(
+                ));
+                None
+            }
+            Quiesced::Over => Some(UnderWay::of(&self.scope, &self.generation)),
+        };
+        // At once: a client that rested a moment ago may speak the next.
+        self.generation.signal(self.guard.stop_signal, To::Leader);
+        let kill_at = held
+            .as_ref()
+            .map(|_| Instant::now() + ending(self.guard.drain));
+        if let Some(held) = &held {
+            let (number, count) = (self.generation.number(), held.cut.len());
+            self.say(&format!(
                 "generation {number} is told to stop with {count} under way: its time is over"
-            ),
-        );
+            ));
+        }
+        self.end(over, kill_at, held.unwrap_or_default(), stop)
+            .await
     }
-    end(
-        guard,
-        generation,
-        scope,
-        over,
-        kill_at,
-        held.unwrap_or_default(),
-    )
-    .await
+
+    /// What became of a generation that ended before it was told to: where it failed, what was last seen under way
+    /// is lost.
+    fn gone(&self) -> Finished {
+        let under_way = self.retiree.under_way();
+        let failed = self
+            .generation
+            .status()
+            .is_none_or(|status| exit_code(status) != 0);
+        let mut finished = match failed {
+            true => Finished {
+                cut_off: under_way,
+                left: 0,
+            },
+            false => Finished {
+                left: under_way.len(),
+                cut_off: Vec::new(),
+            },
+        };
+        finished.cut_off.extend(unserved(&self.generation));
+        finished
+    }
+
+    async fn quiesce(
+        &mut self,
+        mut over: impl Future<Output = ()> + Unpin,
+        stop: &mut Stop,
+    ) -> Quiesced {
+        let (scope, retiree) = (&self.scope, &self.retiree);
+        let rests = scope.quiesce(|held| retiree.is_held_by(held));
+        tokio::pin!(rests);
+        let mut word = interval_at(Instant::now() + WORD, WORD);
+        loop {
+            tokio::select! {
+                () = stop.begins(&self.ctx) => shut(&self.guard, &self.generation),
+                _ = word.tick() => if let Some(held) = retiree.held() {
+                    say(&self.guard, &format!("generation {} waits for {held}", self.generation.number()));
+                },
+                rests = &mut rests => return match rests {
+                    Ok(()) => Quiesced::Rests,
+                    Err(error) => Quiesced::Unseen(error),
+                },
+                news = self.generation.news() => match news {
+                    News::Gone => return Quiesced::Gone,
+                    other => heed(&self.guard, &mut self.generation, &self.moves, stop, &other),
+                },
+                () = &mut over => return Quiesced::Over,
+            }
+        }
+    }
+
+    fn say(&self, text: &str) {
+        say(&self.guard, text);
+    }
 }
 
 /// What became of the wait for a generation's rest.
@@ -144,31 +198,59 @@ enum Quiesced {
     Over,
 }
 
-async fn quiesce(
+/// The stop of the whole service, of which each generation takes part once.
+#[derive(Default)]
+struct Stop {
+    has_begun: bool,
+}
+
+impl Stop {
+    /// Waits until it begins; for ever once it has.
+    ///
+    /// # Cancel safety
+    /// Safe: it counts as begun only when this returns.
+    async fn begins(&mut self, ctx: &Context) {
+        if self.has_begun {
+            return std::future::pending().await;
+        }
+        ctx.draining().await;
+        self.has_begun = true;
+    }
+}
+
+/// Refuses newcomers, and lets nothing of a generation outlive the guard.
+fn shut(guard: &Guard, generation: &Generation) {
+    generation.ends_with_us();
+    for problem in refuse_newcomers(generation.listeners()) {
+        say(guard, &problem);
+    }
+}
+
+/// Takes note of listeners that come and go.
+fn heed(
     guard: &Guard,
     generation: &mut Generation,
-    scope: &Scope,
-    mut over: impl Future<Output = ()> + Unpin,
-    retiree: &Retiree,
-) -> Quiesced {
-    let rests = scope.quiesce(|held| retiree.is_held_by(held));
-    tokio::pin!(rests);
-    let mut word = interval_at(Instant::now() + WORD, WORD);
-    loop {
-        tokio::select! {
-            _ = word.tick() => if let Some(held) = retiree.held() {
-                say(guard, &format!("generation {} waits for {held}", generation.number()));
-            },
-            rests = &mut rests => return match rests {
-                Ok(()) => Quiesced::Rests,
-                Err(error) => Quiesced::Unseen(error),
-            },
-            news = generation.news() => match news {
-                News::Gone => return Quiesced::Gone,
-                News::Closed(inode) => generation.drop_listener(inode),
-                _ => {}
-            },
-            () = &mut over => return Quiesced::Over,
+    moves: &UnboundedSender<Move>,
+    stop: &Stop,
+    news: &News,
+) {
+    let moved = match *news {
+        News::Closed(inode) => {
+            generation.drop_listener(inode);
+            Move::Leaves(inode)
         }
-    }
+        News::Listens(address, inode) => {
+            if stop.has_begun {
+                shut(guard, generation);
+            }
+            Move::Joins {
+                address,
+                generation: generation.number(),
+                inode,
+            }
+        }
+        _ => return,
+    };
+    // When the service stops nobody is steered any more.
+    let _ = moves.send(moved);
 }

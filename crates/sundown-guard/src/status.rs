@@ -21,6 +21,8 @@ pub struct Status {
     pub generations: Vec<GenerationStatus>,
     /// What became of the last restart, if there was one.
     pub last_restart: Option<String>,
+    /// How the last generation ended that has finished what it had, and what was cut off.
+    pub last_report: Option<String>,
     /// What has happened since the guard was started.
     pub counts: Counts,
 }
@@ -37,6 +39,8 @@ pub struct Counts {
     pub failed_restarts: u64,
     /// Ends of the application that nobody asked for.
     pub crashes: u64,
+    /// What was under way when its generation ended.
+    pub cut_off: u64,
 }
 
 /// How a generation is.
@@ -96,6 +100,9 @@ impl fmt::Display for Status {
         }
         if let Some(last) = &self.last_restart {
             write!(f, "\n  last restart: {last}")?;
+        }
+        if let Some(last) = &self.last_report {
+            write!(f, "\n  last report: {last}")?;
         }
         Ok(())
     }

@@ -10,12 +10,12 @@ use std::time::Duration;
 use sundown::{Context, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use self::restart::{Awaited, Next};
+use self::restart::{Asked, Awaited, Next};
 use crate::control::{Answer, Request, Verb};
 use crate::drain::Rest;
-use crate::generation::{Generation, News, Start};
+use crate::generation::{Generation, Line, News, Start};
 use crate::groups::Groups;
 use crate::guard::{Outcome, not_started};
 use crate::keeper::exit_code;
@@ -24,10 +24,13 @@ use crate::listeners::Listener;
 use crate::notices::Said;
 use crate::output::say;
 use crate::readiness::{Due, Readiness};
-use crate::retiring::{Retired, Retirees};
+use crate::retiring::{Move, Retired, Retirees};
 use crate::status::{Counts, GenerationStatus, State, Status};
 use crate::steering::{fence, steer_to};
 use crate::{Guard, Mode, Passed};
+
+/// How often is looked whether somebody waits where nobody will accept.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What others see of the guard.
 #[derive(Default)]
@@ -58,13 +61,17 @@ pub(crate) struct Supervision {
     respawn_at: Option<Instant>,
     pause: Duration,
     next: Option<Next>,
-    /// A restart was asked for while one was under way.
-    again: bool,
+    /// Who has asked for a restart while one was under way, if one was: another follows it.
+    again: Option<Asked>,
     /// That the current one is waited for.
     awaited: Option<Awaited>,
     last_restart: Option<String>,
+    last_report: Option<String>,
     shown: Shown,
     retiring: JoinSet<Retired>,
+    /// Listeners of those that retire, as they come and go.
+    moves: mpsc::UnboundedReceiver<Move>,
+    tell_moves: mpsc::UnboundedSender<Move>,
     rest: Rest,
     groups: Groups,
 }
@@ -81,12 +88,16 @@ impl Supervision {
                     |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
                 let listener = Listener::open(*address).map_err(told)?;
                 groups.joins(listener.address, 1, listener.inode);
-                say(&guard, &format!("{} is passed", listener.address));
+                say(
+                    &guard,
+                    &format!("mode listen-fds: {} is passed", listener.address),
+                );
                 start.listeners.push(listener);
             }
         }
         shown.counts.send_modify(|counts| counts.generation = 1);
         let since = Instant::now();
+        let (tell_moves, moves) = mpsc::unbounded_channel();
         Ok(Self {
             current: Generation::start(&guard, 1, start)?,
             latest: 1,
@@ -94,15 +105,18 @@ impl Supervision {
             respawn_at: None,
             pause: Duration::ZERO,
             next: None,
-            again: false,
+            again: None,
             awaited: Some(Awaited {
                 readiness: Readiness::new(),
                 until: Some(since + guard.ready_within),
                 asked: Vec::new(),
             }),
             last_restart: None,
+            last_report: None,
             shown,
             retiring: JoinSet::new(),
+            moves,
+            tell_moves,
             rest: Rest::after(guard.quiet),
             groups,
             guard,
@@ -112,6 +126,8 @@ impl Supervision {
 
     pub(crate) async fn run(mut self) -> Outcome {
         let ctx = self.orders.ctx.clone();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let until = self.next.as_ref().map(|next| next.until);
             let awaited_until = self.awaited.as_ref().and_then(|awaited| awaited.until);
@@ -119,7 +135,8 @@ impl Supervision {
             tokio::select! {
                 news = self.current.news(), if self.respawn_at.is_none() => {
                     if let Some(outcome) = self.hear(news).await {
-                        return outcome;
+                        // Others may have something under way still.
+                        return self.stop(outcome).await;
                     }
                 }
                 of_next = of_next(&mut self.next) => match of_next {
@@ -147,17 +164,29 @@ impl Supervision {
                     }
                 }
                 Some(Ok(retired)) = self.retiring.join_next() => {
+                    self.count(|counts| counts.cut_off += retired.cut_off.len() as u64);
+                    self.last_report = Some(retired.report);
                     self.part_with(retired.generation);
                     if self.current.is_vacant() && self.retiring.is_empty() {
                         self.respawn_at = Some(Instant::now());
                     }
                 }
+                Some(moved) = self.moves.recv() => {
+                    match moved {
+                        Move::Joins { address, generation, inode } => {
+                            self.groups.joins(address, generation, inode);
+                        }
+                        Move::Leaves(inode) => self.groups.leaves(inode),
+                    }
+                    self.steer_to_current();
+                }
+                _ = looks.tick(), if self.respawn_at.is_none() => self.drop_forsaken(),
                 Some(signal) = self.orders.signals.recv() => match signal {
-                    libc::SIGHUP => self.restart(None),
-                    other => self.pass_on(other),
+                    libc::SIGHUP => self.restart(Vec::new()),
+                    other => pass_on(self.current.line().as_ref(), other),
                 },
                 Some(request) = self.orders.requests.recv() => self.answer(request),
-                () = ctx.draining() => return self.stop().await,
+                () = ctx.draining() => return self.stop(Outcome::Told).await,
             }
         }
     }
@@ -200,16 +229,21 @@ impl Supervision {
         None
     }
 
-    /// Gives the application a signal that the guard was sent and has no use for.
-    fn pass_on(&self, signal: i32) {
-        self.current.signal(signal, To::Leader);
-        if signal == libc::SIGTSTP {
-            // The terminal wants all of it to stop for now.
-            let _ = rustix::process::kill_process(
-                rustix::process::getpid(),
-                rustix::process::Signal::STOP,
-            );
+    /// Closes our duplicates of listeners that the application has closed: who connects there is refused, as it
+    /// would be without a guard.
+    fn drop_forsaken(&mut self) {
+        let forsaken = self.current.drop_forsaken();
+        if forsaken.is_empty() {
+            return;
         }
+        for listener in forsaken {
+            self.groups.leaves(listener.inode);
+            self.say(&format!(
+                "{}: the application has closed it",
+                listener.address
+            ));
+        }
+        self.steer_to_current();
     }
 
     /// Closes our duplicates of what a generation that is gone has listened on.
@@ -223,18 +257,21 @@ impl Supervision {
         self.steer_to_current();
     }
 
-    fn steer_to_current(&self) {
-        for problem in steer_to(&self.current, &self.groups) {
-            self.say(&problem);
+    /// Returns what could not be done, which is told.
+    fn steer_to_current(&self) -> Vec<String> {
+        let problems = steer_to(&self.current, &self.groups);
+        for problem in &problems {
+            self.say(problem);
         }
+        problems
     }
 
     fn answer(&mut self, Request { verb, answer }: Request) {
         match verb {
-            Verb::Restart { wait: true } => self.restart(Some(answer)),
+            Verb::Restart { wait: true } => self.restart(vec![answer]),
             Verb::Restart { wait: false } => {
                 let (asked, mut refused) = oneshot::channel();
-                self.restart(Some(asked));
+                self.restart(vec![asked]);
                 let begun = Answer::Done("the next generation is started".to_owned());
                 let _ = answer.send(refused.try_recv().unwrap_or(begun));
             }
@@ -275,6 +312,7 @@ impl Supervision {
             stopping: false,
             generations,
             last_restart: self.last_restart.clone(),
+            last_report: self.last_report.clone(),
             counts: *self.shown.counts.borrow(),
         }
     }
@@ -332,6 +370,18 @@ pub(crate) async fn at(instant: Option<Instant>) {
     }
 }
 
+/// Gives the application a signal that the guard was sent and has no use for.
+fn pass_on(application: Option<&Line>, signal: i32) {
+    if let Some(application) = application {
+        application.signal(signal, To::Leader);
+    }
+    if signal == libc::SIGTSTP {
+        // The terminal wants all of it to stop for now.
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+    }
+}
+
 /// Takes a piece of news that changes nothing but what is known.
 fn note(
     guard: &Guard,
@@ -344,6 +394,9 @@ fn note(
     match news {
         News::Started { pid, unheard } => {
             say(guard, &format!("generation {number} is PID {pid}"));
+            if (&guard.mode, &unheard, number) == (&Mode::Auto, &None, 1) {
+                say(guard, "mode kernel: seccomp(2) tells of its listeners");
+            }
             if let Some(why) = unheard {
                 let lost = "a stop can only signal it, and it cannot be restarted";
                 let help = "if it takes sockets, --listen guards it all the same";
@@ -362,6 +415,10 @@ fn note(
             groups.leaves(inode);
             generation.drop_listener(inode);
         }
+        News::Leads(pid) => say(
+            guard,
+            &format!("generation {number} is PID {pid} now, which the command has left"),
+        ),
         News::Note(text) => say(guard, &text),
         News::Said(Said { ready, status }) => {
             if let Some(status) = status {

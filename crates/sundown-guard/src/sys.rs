@@ -388,7 +388,34 @@ pub(crate) fn unsent(connection: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Hears by a descriptor of children that end (signalfd(2)); the signal itself is blocked from now on.
+/// Which signals a thread has blocked (pthread_sigmask(3)).
+#[derive(Clone, Copy)]
+pub(crate) struct Blocked(libc::sigset_t);
+
+/// Blocks every signal that can be; returns which were blocked before.
+pub(crate) fn block_signals() -> Blocked {
+    // SAFETY: `sigfillset` makes a valid set of these bytes, and so does the kernel of the others.
+    unsafe {
+        let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        Blocked(before)
+    }
+}
+
+/// Blocks these signals and no others.
+pub(crate) fn block_only(signals: &Blocked) {
+    // SAFETY: the set is valid and outlives the call.
+    unsafe {
+        libc::pthread_sigmask(
+            libc::SIG_SETMASK,
+            &raw const signals.0,
+            std::ptr::null_mut(),
+        )
+    };
+}
+
+/// Hears by a descriptor of children that end (signalfd(2)); their signal has to be blocked.
 pub(crate) fn children_that_end() -> io::Result<OwnedFd> {
     // SAFETY: `sigemptyset` makes a valid set of these bytes.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
@@ -396,11 +423,23 @@ pub(crate) fn children_that_end() -> io::Result<OwnedFd> {
     let fd = unsafe {
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGCHLD);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
         libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
     };
     // SAFETY: the kernel has just opened it for us.
     check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens a socket that belongs to this user (setfsuid(2)): only sockets of one user share an address.
+///
+/// # Errors
+/// Those of `open`; where this process may not be that user, it opens the socket as itself.
+pub(crate) fn as_user<T>(user: u32, open: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    // SAFETY: the call takes a number, and concerns this thread alone.
+    let own = unsafe { libc::setfsuid(user) };
+    let opened = open();
+    // SAFETY: the same.
+    unsafe { libc::setfsuid(own as libc::uid_t) };
+    opened
 }
 
 /// Reaps a child that has ended, if there is one (waitpid(2)): who it was, and its status.
@@ -421,10 +460,12 @@ pub(crate) fn reap_child(pid: i32) -> io::Result<()> {
     check(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) }).map(drop)
 }
 
-/// Sends a signal to a process that the caller knows not to be reaped (kill(2)).
-pub(crate) fn signal(pid: i32, signal: i32) -> io::Result<()> {
-    // SAFETY: kill has no preconditions on memory.
-    check(unsafe { libc::kill(pid, signal) }).map(drop)
+/// Sends a signal to a process (pidfd_send_signal(2)).
+pub(crate) fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let (number, nothing) = (process.as_raw_fd(), std::ptr::null::<libc::siginfo_t>());
+    // SAFETY: the call takes numbers, and reads no information where there is none.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, number, signal, nothing, 0) };
+    check(sent as libc::c_int).map(drop)
 }
 
 /// Lets the runtime watch whether a descriptor can be read (epoll(7)).

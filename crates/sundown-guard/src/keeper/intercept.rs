@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd as _, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::rings::{self, Rings};
-use super::swap::{self, Swap};
+use super::swap::{self, SetOption, Swap};
 use crate::kin;
 use crate::sys::{self, Answer, Call, Notification};
 
@@ -237,10 +237,16 @@ impl Calls {
         if length < 4 || swap::read_memory(pid, value, &mut bytes)? < 4 {
             return Ok(());
         }
+        let inode = swap::inode_at(pid, socket as RawFd)?;
         self.check(call)?;
-        let value = i32::from_ne_bytes(bytes);
-        self.swap
-            .set(pid, socket as RawFd, level as i32, name as i32, value);
+        if let Some(inode) = inode {
+            self.swap.remember(SetOption {
+                inode,
+                level: level as i32,
+                name: name as i32,
+                value: i32::from_ne_bytes(bytes),
+            });
+        }
         Ok(())
     }
 
@@ -281,12 +287,15 @@ impl Calls {
             );
             return Ok((Some(Answer::Continue), Outcome::Note(text)));
         }
-        let own = self.known.iter().position(|(of, _)| *of == address);
+        let here = self.known.iter().filter(|(of, _)| *of == address);
+        let here: Vec<u64> = here.map(|(_, inode)| *inode).collect();
         let shares = sockopt::socket_reuseport(&caller.socket)?;
-        if let Some(own) = own {
-            let inode = self.known[own].1;
-            if !self.is_open(inode) {
-                self.known.swap_remove(own);
+        if !here.is_empty() {
+            let open = open_sockets();
+            let is_open = |inode| open.as_ref().is_none_or(|open| open.contains(inode));
+            // Where several share the address, that of a worker which is gone may be the last one.
+            if let Some(&inode) = here.iter().find(|inode| !is_open(inode)) {
+                self.known.retain(|(_, known)| *known != inode);
                 let how = kin::descriptor(caller.pid, caller.number);
                 let waiting = Waiting {
                     call: call.id,
@@ -338,6 +347,8 @@ impl Calls {
             // From here on a later generation can join it; the port was taken without.
             let _ = sockopt::set_socket_reuseport(&socket, true);
         }
+        // To the kernel it has no sign.
+        let backlog = if backlog < 0 { i32::MAX } else { backlog };
         if let Err(error) = rustix::net::listen(&socket, backlog.max(LEAST_BACKLOG)) {
             let error = Answer::Fails(error.raw_os_error());
             return (Some(error), Outcome::Nothing);
@@ -355,13 +366,11 @@ impl Calls {
         };
         (Some(Answer::Done), outcome)
     }
+}
 
-    /// Whether any process of this generation still has this socket.
-    fn is_open(&self, inode: u64) -> bool {
-        let own = rustix::process::getpid().as_raw_nonzero().get();
-        let kin = kin::descendants(own);
-        kin.into_iter().any(|pid| kin::inodes(pid).contains(&inode))
-    }
+/// The sockets that any process of this generation has, if that may be seen.
+fn open_sockets() -> Option<HashSet<u64>> {
+    kin::open_sockets(rustix::process::getpid().as_raw_nonzero().get())
 }
 
 /// Reads a `sockaddr_in` or a `sockaddr_in6` (ip(7), ipv6(7)).
@@ -375,7 +384,10 @@ fn address_in(bytes: &[u8]) -> Option<SocketAddr> {
         }
         libc::AF_INET6 => {
             let octets: [u8; 16] = bytes.get(8..24)?.try_into().ok()?;
-            Some(SocketAddr::new(Ipv6Addr::from(octets).into(), port))
+            // It may be left out (RFC 2133 has none).
+            let scope = bytes.get(24..28).and_then(|scope| scope.try_into().ok());
+            let scope = scope.map_or(0, u32::from_ne_bytes);
+            Some(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, scope).into())
         }
         _ => None,
     }
@@ -396,6 +408,10 @@ mod tests {
         six.extend(Ipv6Addr::LOCALHOST.octets());
         six.extend([0; 4]);
         assert_eq!(address_in(&six), Some("[::1]:80".parse().unwrap()));
+        let last = six.len() - 4;
+        six[last..].copy_from_slice(&7_u32.to_ne_bytes());
+        let scoped = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 80, 0, 7);
+        assert_eq!(address_in(&six), Some(scoped.into()));
         assert_eq!(address_in(&six[..20]), None);
         assert_eq!(address_in(&family(libc::AF_UNIX)), None);
         assert_eq!(address_in(&[]), None);

@@ -43,11 +43,12 @@ struct Pending {
     until: Instant,
 }
 
-struct SetOption {
-    inode: u64,
-    level: i32,
-    name: i32,
-    value: i32,
+/// An option that an application has set, on the socket of this inode.
+pub(super) struct SetOption {
+    pub(super) inode: u64,
+    pub(super) level: i32,
+    pub(super) name: i32,
+    pub(super) value: i32,
 }
 
 /// Why the sockets of a process may not be opened, if that is so.
@@ -84,19 +85,12 @@ pub(super) fn read_memory(pid: i32, address: u64, bytes: &mut [u8]) -> io::Resul
 }
 
 impl Swap {
-    /// Remembers what is set on a socket.
-    pub(super) fn set(&mut self, pid: i32, number: RawFd, level: i32, name: i32, value: i32) {
-        if let Ok(Some(inode)) = inode_at(pid, number) {
-            if self.options.len() == REMEMBERED {
-                self.options.pop_front();
-            }
-            self.options.push_back(SetOption {
-                inode,
-                level,
-                name,
-                value,
-            });
+    /// Remembers what is set on a socket that may be replaced.
+    pub(super) fn remember(&mut self, set: SetOption) {
+        if self.options.len() == REMEMBERED {
+            self.options.pop_front();
         }
+        self.options.push_back(set);
     }
 
     /// Puts a socket of ours in the place of one that is to be bound; returns a duplicate.

@@ -8,13 +8,14 @@ use sundown::Work;
 use tokio::time::{Instant, sleep_until};
 
 use super::cut_off::{CutOff, named};
+use super::{Retiring, Stop, heed, shut};
 use crate::drain::{Held, Scope};
 use crate::generation::{Generation, News};
+use crate::kin;
 use crate::letters::To;
 use crate::parting::{self, Parting};
 use crate::sockets::Seen;
 use crate::supervision::at;
-use crate::{Guard, kin};
 
 /// How much longer than a look at the sockets is waited for the next one: with very many it takes a while.
 const LOOKS_APART: u32 = 4;
@@ -33,67 +34,70 @@ pub(super) struct Finished {
     pub(super) left: usize,
 }
 
-/// Waits for the end of a generation that is told to stop; once there is no more time it is killed.
-pub(super) async fn end(
-    guard: &Guard,
-    generation: &mut Generation,
-    scope: &Scope,
-    mut over: impl Future<Output = ()> + Unpin,
-    mut kill_at: Option<Instant>,
-    mut held: UnderWay,
-) -> Finished {
-    let told = Instant::now();
-    let mut parting = generation.keeper().map(Parting::of);
-    let mut late = Vec::new();
-    let mut look_at = told;
-    loop {
-        tokio::select! {
-            news = generation.news() => match news {
-                News::Gone => break,
-                // A shell ends and passes nothing on.
-                News::Ended(_) => generation.signal(guard.stop_signal, To::Leader),
-                _ => {}
-            },
-            () = sleep_until(look_at) => {
-                let began = Instant::now();
-                if let Ok(open) = scope.connections() {
-                    held.look(&open);
-                    late.extend(parting.iter_mut().flat_map(|parting| parting.look(&open)));
+impl Retiring {
+    /// Waits for the end of a generation that is told to stop; once there is no more time it is killed.
+    pub(super) async fn end(
+        &mut self,
+        mut over: impl Future<Output = ()> + Unpin,
+        mut kill_at: Option<Instant>,
+        mut held: UnderWay,
+        mut stop: Stop,
+    ) -> Finished {
+        let told = Instant::now();
+        let mut parting = self.generation.keeper().map(Parting::of);
+        let mut late = Vec::new();
+        let mut look_at = told;
+        loop {
+            tokio::select! {
+                () = stop.begins(&self.ctx) => shut(&self.guard, &self.generation),
+                news = self.generation.news() => match news {
+                    News::Gone => break,
+                    // A shell ends and passes nothing on.
+                    News::Ended(_) => self.generation.signal(self.guard.stop_signal, To::Leader),
+                    other => heed(&self.guard, &mut self.generation, &self.moves, &stop, &other),
+                },
+                () = sleep_until(look_at) => {
+                    let began = Instant::now();
+                    if let Ok(open) = self.scope.connections() {
+                        held.look(&open);
+                        late.extend(parting.iter_mut().flat_map(|parting| parting.look(&open)));
+                    }
+                    let apart = (began.elapsed() * LOOKS_APART).max(parting::STEP);
+                    look_at = Instant::now() + apart;
                 }
-                let apart = (began.elapsed() * LOOKS_APART).max(parting::STEP);
-                look_at = Instant::now() + apart;
-            }
-            () = &mut over, if kill_at.is_none() => {
-                kill_at = Some(Instant::now() + ending(guard.drain));
-            }
-            () = at(kill_at) => {
-                let pid = generation.pid().map_or(String::new(), |pid| format!("{pid} "));
-                kill(generation).await;
-                // One that was busy until then had no more than a moment.
-                if held.cut.is_empty() {
-                    held.cut.push(CutOff {
-                        work: Work::Process,
-                        name: format!("{pid}(told to stop, did not end)"),
-                        peer: None,
-                        age: told.elapsed(),
-                    });
+                () = &mut over, if kill_at.is_none() => {
+                    kill_at = Some(Instant::now() + ending(self.guard.drain));
                 }
-                parting = None;
-                break;
+                () = at(kill_at) => {
+                    let pid = self.generation.pid();
+                    let pid = pid.map_or(String::new(), |pid| format!("{pid} "));
+                    kill(&mut self.generation).await;
+                    // One that was busy until then had no more than a moment.
+                    if held.cut.is_empty() {
+                        held.cut.push(CutOff {
+                            work: Work::Process,
+                            name: format!("{pid}(told to stop, did not end)"),
+                            peer: None,
+                            age: told.elapsed(),
+                        });
+                    }
+                    parting = None;
+                    break;
+                }
             }
         }
-    }
-    if let Some(parting) = parting {
-        tokio::select! {
-            rest = parting.end() => late.extend(rest),
-            () = &mut over, if kill_at.is_none() => {}
-            () = at(kill_at) => {}
+        if let Some(parting) = parting {
+            tokio::select! {
+                rest = parting.end() => late.extend(rest),
+                () = &mut over, if kill_at.is_none() => {}
+                () = at(kill_at) => {}
+            }
         }
+        let UnderWay { mut cut, left, .. } = held;
+        late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
+        cut.extend(late.into_iter().map(CutOff::from));
+        Finished { cut_off: cut, left }
     }
-    let UnderWay { mut cut, left, .. } = held;
-    late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
-    cut.extend(late.into_iter().map(CutOff::from));
-    Finished { cut_off: cut, left }
 }
 
 /// What is under way in a generation that is told to stop all the same.

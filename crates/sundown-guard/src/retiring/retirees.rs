@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::NAMED;
-use super::cut_off::named;
+use super::cut_off::{CutOff, named};
 use crate::drain::Held;
 use crate::generation::Generation;
 use crate::status::{GenerationStatus, State};
@@ -74,6 +74,17 @@ impl Retirees {
 }
 
 impl Retiree {
+    /// The connections on which something was under way at the last look.
+    pub(super) fn under_way(&self) -> Vec<CutOff> {
+        let all = self.all.lock();
+        let held = all.get(&self.number).and_then(|one| one.held.as_ref());
+        match held {
+            Some(Held::Connections(_)) => named(held),
+            // Who is in a queue now is asked of that.
+            Some(Held::Queue(_)) | None => Vec::new(),
+        }
+    }
+
     /// What holds it, in words.
     pub(super) fn held(&self) -> Option<String> {
         let all = self.all.lock();

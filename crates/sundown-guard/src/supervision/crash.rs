@@ -42,7 +42,7 @@ impl Supervision {
             self.say(&format!(
                 "the command has ended ({code}), and what it has left serves on until the next generation does"
             ));
-            self.restart(None);
+            self.restart(Vec::new());
         }
     }
 
@@ -56,7 +56,11 @@ impl Supervision {
             // It would have a queue of its own, and nobody would serve this one's.
             kill(&mut next.generation).await;
             self.part_with(next.generation);
-            for asked in next.asked {
+            for asked in next
+                .asked
+                .into_iter()
+                .chain(self.again.take().unwrap_or_default())
+            {
                 let _ = asked.send(Answer::Refused("the application has ended".to_owned()));
             }
         }

@@ -14,9 +14,12 @@ use crate::generation::{Generation, News, Start};
 use crate::keeper::exit_code;
 use crate::listeners::Listener;
 use crate::readiness::{Due, Question, Readiness};
-use crate::retiring::{ending, kill, retire};
+use crate::retiring::{Retiring, ending, kill};
 use crate::steering::connect_to;
 use crate::{Mode, OnGuardDeath, Ready};
+
+/// Who waits for what comes of a restart.
+pub(super) type Asked = Vec<oneshot::Sender<Answer>>;
 
 /// A generation that is to take over once it is ready.
 pub(super) struct Next {
@@ -24,7 +27,7 @@ pub(super) struct Next {
     pub(super) readiness: Readiness,
     pub(super) since: Instant,
     pub(super) until: Instant,
-    pub(super) asked: Vec<oneshot::Sender<Answer>>,
+    pub(super) asked: Asked,
 }
 
 /// That the current generation is waited for, since there is no other.
@@ -32,15 +35,15 @@ pub(super) struct Awaited {
     pub(super) readiness: Readiness,
     /// When whoever asked for it is told that it takes too long.
     pub(super) until: Option<Instant>,
-    pub(super) asked: Vec<oneshot::Sender<Answer>>,
+    pub(super) asked: Asked,
 }
 
 impl Supervision {
-    /// Starts the next generation.
-    pub(super) fn restart(&mut self, asked: Option<oneshot::Sender<Answer>>) {
-        if let Some(next) = &mut self.next {
-            self.again = true;
-            next.asked.extend(asked);
+    /// Starts the next generation; while one starts, one more follows it, however often that is asked for: it may
+    /// have read its settings before.
+    pub(super) fn restart(&mut self, asked: Asked) {
+        if self.next.is_some() {
+            self.again.get_or_insert_default().extend(asked);
             return;
         }
         if self.current.is_vacant() {
@@ -70,18 +73,18 @@ impl Supervision {
         }
     }
 
-    fn refuse(&mut self, asked: Option<oneshot::Sender<Answer>>, why: &str) {
+    fn refuse(&mut self, asked: Asked, why: &str) {
         self.count(|counts| counts.failed_restarts += 1);
         self.say(&format!("no restart: {why}"));
-        if let Some(asked) = asked {
+        for asked in asked {
             let _ = asked.send(Answer::Refused(why.to_owned()));
         }
     }
 
     /// Starts it beside the current one; returns who is told what comes of it.
-    fn start_beside(&mut self) -> io::Result<&mut Vec<oneshot::Sender<Answer>>> {
+    fn start_beside(&mut self) -> io::Result<&mut Asked> {
         // Until it is ready nothing goes to it.
-        self.steer_to_current();
+        self.can_be_steered()?;
         let number = self.latest + 1;
         let start = match self.guard.mode {
             Mode::ListenFds(_) => Start {
@@ -119,8 +122,8 @@ impl Supervision {
     }
 
     /// Lets who connects wait while the current one ends; then the next is started, and serves who waits.
-    fn hold(&mut self) -> io::Result<&mut Vec<oneshot::Sender<Answer>>> {
-        self.steer_to_current();
+    fn hold(&mut self) -> io::Result<&mut Asked> {
+        self.can_be_steered()?;
         let number = self.latest + 1;
         let listeners = self.open_beside(number)?;
         self.latest = number;
@@ -132,12 +135,25 @@ impl Supervision {
             old.number()
         ));
         self.retire(old);
+        // Who waits for the one before gets what comes of this one.
+        let asked = self.awaited.take().map(|before| before.asked);
         let awaited = self.awaited.insert(Awaited {
             readiness: Readiness::new(),
             until: Some(Instant::now() + self.guard.drain + self.guard.ready_within),
-            asked: Vec::new(),
+            asked: asked.unwrap_or_default(),
         });
         Ok(&mut awaited.asked)
+    }
+
+    /// Lets what connects go to the current one whoever joins it.
+    ///
+    /// # Errors
+    /// If that cannot be: some would go to one that is not ready.
+    fn can_be_steered(&self) -> io::Result<()> {
+        match self.steer_to_current().pop() {
+            Some(problem) => Err(io::Error::other(problem)),
+            None => Ok(()),
+        }
     }
 
     /// Opens a listener at each of the current one's addresses, for this generation.
@@ -321,9 +337,15 @@ impl Supervision {
         let scope = Scope::beside(&old, self.rest.clone());
         let drain = self.guard.drain;
         let until = Instant::now() + drain - ending(drain);
-        let (guard, ctx) = (self.guard.clone(), self.orders.ctx.clone());
-        self.retiring
-            .spawn(retire(guard, ctx, old, scope, Some(until), retiree));
+        let retiring = Retiring {
+            guard: self.guard.clone(),
+            ctx: self.orders.ctx.clone(),
+            generation: old,
+            scope,
+            retiree,
+            moves: self.tell_moves.clone(),
+        };
+        self.retiring.spawn(retiring.retire(Some(until)));
     }
 
     /// The next generation is of no use.
@@ -339,14 +361,14 @@ impl Supervision {
         self.restarted(next.asked, Answer::Refused(problem), &told);
     }
 
-    fn restarted(&mut self, asked: Vec<oneshot::Sender<Answer>>, answer: Answer, told: &str) {
+    fn restarted(&mut self, asked: Asked, answer: Answer, told: &str) {
         self.say(told);
         self.last_restart = Some(told.to_owned());
         for asked in asked {
             let _ = asked.send(answer.clone());
         }
-        if std::mem::take(&mut self.again) {
-            self.restart(None);
+        if let Some(asked) = self.again.take() {
+            self.restart(asked);
         }
     }
 }
