@@ -127,17 +127,10 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Made of the program's, and of the process's number where that is taken.
+/// Made of the program's.
 fn default_name(program: &Path) -> String {
     let program = program.file_name().unwrap_or_default().to_string_lossy();
-    let name = sundown_guard::name_of(&program);
-    match sundown_guard::is_running(&name) {
-        true => {
-            let number = std::process::id();
-            sundown_guard::name_of(&format!("{}-{number}", &name[..name.len().min(30)]))
-        }
-        false => name,
-    }
+    sundown_guard::name_of(&program)
 }
 
 /// What the guard starts beneath itself.

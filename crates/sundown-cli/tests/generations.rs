@@ -4,8 +4,9 @@
 mod guarded;
 
 use std::fs;
-use std::net::SocketAddr;
-use std::os::unix::net::UnixDatagram;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 
 use sundown_testkit::bin_path;
@@ -13,7 +14,9 @@ use sundown_verify::Process;
 use sundown_verify::process::{Ended, free_port};
 use tempfile::TempDir;
 
-use self::guarded::{Guarded, LIMIT, Load, ask, guard, pid_of, run, signal, visit};
+use self::guarded::{
+    Guarded, LIMIT, Load, ask, guard, listens, pid_of, planted, run, run_dir, signal, visit,
+};
 
 /// A sundown service takes sockets that are passed, and says when it is ready.
 fn trial() -> PathBuf {
@@ -475,4 +478,99 @@ async fn those_who_run_it_are_told_by_http_how_it_is() {
         );
     }
     stop(guarded.guard).await;
+}
+
+#[tokio::test]
+async fn restarts_that_are_asked_for_during_one_are_one_more() {
+    let (folder, address) = (TempDir::new().unwrap(), free_port().unwrap());
+    let held = folder.path().join("held");
+    // While the file is there no generation gets any further.
+    let script = format!(
+        "while [ -e {} ]; do sleep 0.05; done; exec {} {}",
+        held.display(),
+        planted(),
+        address.port()
+    );
+    let options = ["--name", "coalesced", "--quiet", "100ms"];
+    let mut guard = guard(&options).args(["sh", "-c", &script]).start().unwrap();
+    listens(&mut guard, 1).await;
+    fs::write(&held, "").unwrap();
+    guard.signal(libc::SIGHUP).unwrap();
+    pid_of(&mut guard, 2).await;
+    let mut waiting = UnixStream::connect(run_dir().join("coalesced.sock")).unwrap();
+    writeln!(waiting, r#"{{"restart":{{"wait":true}}}}"#).unwrap();
+    for _ in 0..3 {
+        let (code, _, said) = ask(&["restart", "--name", "coalesced"]);
+        assert_eq!(code, 0, "{said}");
+    }
+    fs::remove_file(&held).unwrap();
+    let takes = "generation 3 takes what connects";
+    guard.wait_output(takes, LIMIT).await.unwrap();
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(takes), "{answer}");
+    let over = "generation 2 has ended after";
+    guard.wait_output(over, LIMIT).await.unwrap();
+    let said = stop(guard).await;
+    assert!(!said.contains("generation 4"), "{said}");
+}
+
+#[tokio::test]
+async fn a_stop_refuses_newcomers_while_an_older_generation_finishes() {
+    let options = ["--name", "both", "--quiet", "100ms"];
+    let mut guarded = Guarded::planted(&options, "none").await;
+    let mut client = guarded.ask("/endless");
+    guarded.guard.signal(libc::SIGHUP).unwrap();
+    let takes = "generation 2 takes what connects";
+    guarded.guard.wait_output(takes, LIMIT).await.unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    // As soon as both listeners are deaf; an attempt that neither hears would wait for ever.
+    let refused = loop {
+        match TcpStream::connect_timeout(&guarded.address, LIMIT) {
+            Ok(_) => {}
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(refused, ErrorKind::ConnectionRefused);
+    // A second one hurries.
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(4), "{said}");
+    let _ = client.read_to_end(&mut Vec::new());
+}
+
+#[tokio::test]
+async fn the_last_report_is_told_by_status() {
+    let options = ["--name", "reported", "--quiet", "100ms"];
+    let mut guarded = Guarded::planted(&options, "none").await;
+    guarded.guard.signal(libc::SIGHUP).unwrap();
+    let over = "reported: generation 1 has ended after ";
+    let report = guarded.guard.wait_line(over, LIMIT).await.unwrap();
+    let (_, status, _) = ask(&["status", "--name", "reported"]);
+    let expected = format!("last report: generation 1 has ended after {report}");
+    assert!(status.contains(&expected), "{status}");
+    stop(guarded.guard).await;
+}
+
+#[tokio::test]
+async fn signals_are_passed_on_while_it_stops_too() {
+    let address = free_port().unwrap();
+    let script = format!(
+        "trap 'echo heard' USR1; {} {} & while :; do wait; done",
+        planted(),
+        address.port()
+    );
+    let options = ["--name", "passes", "--quiet", "100ms"];
+    let mut guard = guard(&options).args(["sh", "-c", &script]).start().unwrap();
+    listens(&mut guard, 1).await;
+    let mut client = TcpStream::connect(address).unwrap();
+    write!(client, "GET /endless HTTP/1.1\r\nhost: guarded\r\n\r\n").unwrap();
+    guard.signal(libc::SIGTERM).unwrap();
+    let waits = "generation 1 waits for connection";
+    guard.wait_output(waits, LIMIT).await.unwrap();
+    guard.signal(libc::SIGUSR1).unwrap();
+    guard.wait_output("heard", LIMIT).await.unwrap();
+    guard.signal(libc::SIGTERM).unwrap();
+    let exit = guard.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(4), "{}", guard.stderr());
 }

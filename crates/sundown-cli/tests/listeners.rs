@@ -7,14 +7,15 @@ mod guarded;
 
 use std::env;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::thread;
 
 use socket2::{Domain, Socket, Type};
-use sundown_verify::Refuse;
 use sundown_verify::process::{Ended, free_port};
+use sundown_verify::{Process, Refuse};
 
-use self::guarded::{LIMIT, guard, visit};
+use self::guarded::{LIMIT, guard, signal, visit};
 
 /// The ports of the service, in its environment.
 const PORTS: &str = "SUNDOWN_TEST_PORTS";
@@ -89,7 +90,8 @@ async fn each_of_several_listeners_is_taken_over() {
                 assert!(over.unwrap().ends_with("nothing was cut off"));
             }
             let last = format!("generation {generation} listens on 0.0.0.0:{}", both.port());
-            service.wait_output(&last, LIMIT).await.unwrap();
+            let listens = service.wait_output(&last, LIMIT).await;
+            listens.unwrap_or_else(|error| panic!("{error}: {}", service.stderr()));
             for address in addresses.clone() {
                 // Whichever of the two it is that a connection comes to.
                 for _ in 0..16 {
@@ -97,11 +99,114 @@ async fn each_of_several_listeners_is_taken_over() {
                 }
             }
         }
-        service.signal(libc::SIGTERM).unwrap();
-        let exit = service.wait_exit(LIMIT).await.unwrap();
-        let said = service.stderr();
-        assert_eq!(exit.ended, Ended::Code(0), "{said}");
+        let said = stop(service).await;
         let shared = format!("listens on {shared}");
         assert_eq!(said.matches(&shared).count(), 4, "{said}");
     }
+}
+
+/// Whether the master starts a worker again that has ended, in its environment.
+const AGAIN: &str = "SUNDOWN_TEST_AGAIN";
+
+/// Plays a master of two workers; as an ordinary test it does nothing.
+#[test]
+fn the_master_has_workers() {
+    let Ok(port) = env::var(PORTS) else { return };
+    let start = move || {
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", "the_worker_listens", "--nocapture"])
+            .env(PORTS, &port)
+            .spawn()
+            .unwrap()
+    };
+    let look_after = || {
+        let start = start.clone();
+        thread::spawn(
+            move || {
+                while start().wait().is_ok() && env::var_os(AGAIN).is_some() {}
+            },
+        )
+    };
+    for thread in [look_after(), look_after()] {
+        thread.join().unwrap();
+    }
+}
+
+/// Plays a worker, which has a listener of its own at the address of the others; as an ordinary test it does nothing.
+#[test]
+fn the_worker_listens() {
+    let Ok(port) = env::var(PORTS) else { return };
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    let listener = open(socket, (Ipv4Addr::LOCALHOST, port.parse().unwrap()).into());
+    println!("worker {} listens", std::process::id());
+    serve(listener);
+}
+
+/// The guard over the master, and the worker that has listened last.
+async fn with_workers(address: SocketAddr, again: bool) -> (Process, i32) {
+    let mut service = guard(&["--quiet", "100ms"]).env(PORTS, address.port().to_string());
+    if again {
+        service = service.env(AGAIN, "");
+    }
+    let mut service = service
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "the_master_has_workers", "--nocapture"])
+        .start()
+        .unwrap();
+    let worker = loop {
+        service.wait_output(" listens\n", LIMIT).await.unwrap();
+        let said = service.stdout();
+        let workers: Vec<_> = said
+            .lines()
+            .filter(|line| line.ends_with(" listens"))
+            .collect();
+        if let [_, last] = workers[..] {
+            let pid = last.split(' ').rev().nth(1).unwrap();
+            break pid.parse().unwrap();
+        }
+        tokio::task::yield_now().await;
+    };
+    (service, worker)
+}
+
+async fn stop(mut service: Process) -> String {
+    service.signal(libc::SIGTERM).unwrap();
+    let exit = service.wait_exit(LIMIT).await.unwrap();
+    let said = service.stderr();
+    assert_eq!(exit.ended, Ended::Code(0), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn who_waits_for_a_worker_that_is_gone_is_served_by_the_one_in_its_place() {
+    let address = free_port().unwrap();
+    let (service, worker) = with_workers(address, true).await;
+    signal(worker, libc::SIGKILL);
+    for _ in 0..32 {
+        visit(address).unwrap();
+    }
+    let said = stop(service).await;
+    assert!(
+        said.contains("is opened again: its queue was kept"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_listener_that_nobody_has_any_more_is_closed() {
+    let address = free_port().unwrap();
+    let (mut service, worker) = with_workers(address, false).await;
+    signal(worker, libc::SIGKILL);
+    // Some of these come to the listener of the one that is gone.
+    let waiting: Vec<_> = (0..32)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    let closed = "the application has closed it";
+    service.wait_output(closed, LIMIT).await.unwrap();
+    drop(waiting);
+    for _ in 0..32 {
+        visit(address).unwrap();
+    }
+    stop(service).await;
 }

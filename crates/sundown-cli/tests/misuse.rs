@@ -4,6 +4,7 @@
 
 mod guarded;
 
+use std::ffi::CString;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -511,4 +512,106 @@ async fn where_listeners_cannot_be_heard_of_a_url_tells_all_the_same() {
         let ready = !lines(&said, "unheard: ready").is_empty();
         assert_eq!(ready, path == "fast", "{said}");
     }
+}
+
+#[tokio::test]
+async fn nobody_else_asks_a_guard() {
+    let place = Place::new();
+    let address = free_port().unwrap();
+    let guard = place.guard(&["--name", "private"]);
+    let mut guard = guard
+        .args([planted(), address.port().to_string()])
+        .start()
+        .unwrap();
+    listens(&mut guard, 1).await;
+    let folder = place.path(if is_root() { "own" } else { "guards" });
+    let socket = format!("{folder}/private.sock");
+    for (path, mode) in [(&folder, 0o700), (&socket, 0o600)] {
+        let found = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(found & 0o777, mode, "{path}");
+    }
+    if is_root() {
+        // Somebody has opened both to all: who asks is looked at all the same.
+        for path in [&folder, &socket] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let user = format!("--reuid={NOBODY}");
+        let asked = std::process::Command::new("setpriv")
+            .args([&user, "--clear-groups", "--"])
+            .arg(cargo_bin!("sundown"))
+            .args(["stop", "--name", "private"])
+            .env("SUNDOWN_RUN_DIR", &folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&asked.stderr);
+        assert!(!asked.status.success(), "{said}");
+        assert!(said.contains("the guard private does not answer"), "{said}");
+        visit(address).unwrap();
+    }
+    let (ended, said) = stop(guard).await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+}
+
+/// As where a container's root guards, and setpriv makes the service another user's.
+#[tokio::test]
+async fn listeners_of_another_user_are_shared_and_held() {
+    if !is_root() {
+        eprintln!("skipped: only root can become another user");
+        return;
+    }
+    let place = Place::new();
+    for options in [
+        &["--quiet", "100ms"][..],
+        &["--quiet", "100ms", "--no-overlap"],
+    ] {
+        let address = free_port().unwrap();
+        let [user, group] = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+        let guard = place.guard(options);
+        let guard = guard.args(["setpriv", &user, &group, "--clear-groups", "--"]);
+        let guard = guard.args([planted(), address.port().to_string()]);
+        let mut guard = guard.start().unwrap();
+        listens(&mut guard, 1).await;
+        guard.signal(libc::SIGHUP).unwrap();
+        let takes = "generation 2 takes what connects";
+        guard.wait_output(takes, LIMIT).await.unwrap();
+        visit(address).unwrap();
+        let (ended, said) = stop(guard).await;
+        assert_eq!(ended, Ended::Code(0), "{said}");
+    }
+}
+
+/// One that gains capabilities by its file, as `setcap cap_net_bind_service+ep` makes it.
+#[tokio::test]
+async fn capabilities_that_a_file_would_give_are_told_of() {
+    if !is_root() {
+        eprintln!("skipped: only root can give a file capabilities");
+        return;
+    }
+    let place = Place::new();
+    let file = place.path("capable");
+    fs::copy("/bin/sleep", &file).unwrap();
+    // `struct vfs_cap_data` (linux/capability.h): revision 2, effective, and CAP_NET_BIND_SERVICE.
+    let words: [u32; 5] = [0x0200_0001, 1 << 10, 0, 0, 0];
+    let value: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+    let (path, name) = (CString::new(file.clone()).unwrap(), c"security.capability");
+    // SAFETY: both names end with a zero byte, and the value is as long as is said.
+    let set = unsafe {
+        libc::setxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        )
+    };
+    if set != 0 {
+        eprintln!("skipped: {}", std::io::Error::last_os_error());
+        return;
+    }
+    let guard = place.ordinary_guard(&["--quiet", "100ms"]);
+    let mut guard = guard.args([&file, "1000"]).start().unwrap();
+    pid_of(&mut guard, 1).await;
+    let (_, said) = stop(guard).await;
+    let told = lines(&said, "capabilities");
+    assert_eq!(told.len(), 1, "{said}");
 }

@@ -10,7 +10,7 @@ use std::thread;
 
 use assert_cmd::cargo::cargo_bin;
 use sundown_testkit::bin_path;
-use sundown_verify::process::{Ended, Refuse, free_port};
+use sundown_verify::process::{Ended, Refuse, Spawn, free_port};
 use tempfile::TempDir;
 
 use self::guarded::{
@@ -548,4 +548,92 @@ async fn what_holds_a_stop_up_is_told_while_it_does() {
     guarded.guard.signal(libc::SIGTERM).unwrap();
     let (ended, said) = guarded.exit().await;
     assert_eq!(ended, Ended::Code(4), "{said}");
+}
+
+/// What a process's status says of its signals: which are blocked, ignored, caught.
+fn signals_in(text: &str) -> Vec<&str> {
+    let lines = text.lines();
+    lines
+        .filter(|line| line.starts_with("SigBlk") || line.starts_with("SigIgn"))
+        .collect()
+}
+
+#[tokio::test]
+async fn it_is_started_with_the_signals_that_it_would_have_without_a_guard() {
+    let status = "/proc/self/status";
+    let mut texts = Vec::new();
+    for command in [
+        Spawn::new("cat").arg(status),
+        guard(&[]).args(["cat", status]),
+    ] {
+        let mut process = command.blocked_signals([libc::SIGUSR2]).start().unwrap();
+        process.wait_exit(LIMIT).await.unwrap();
+        texts.push(process.stdout());
+    }
+    let [alone, guarded] = &texts[..] else {
+        unreachable!()
+    };
+    assert_eq!(signals_in(guarded), signals_in(alone));
+    assert_eq!(signals_in(alone).len(), 2, "{alone}");
+}
+
+#[tokio::test]
+async fn what_dies_while_it_finishes_is_told_of() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "none").await;
+    let client = guarded.ask("/endless");
+    let peer = client.local_addr().unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let waits = "generation 1 waits for connection";
+    guarded.guard.wait_output(waits, LIMIT).await.unwrap();
+    signal(guarded.pid, libc::SIGKILL);
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(4), "{said}");
+    let cut = format!("1 cut off: connection {} from {peer}", guarded.address);
+    assert!(said.contains(&cut), "{said}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_is_started_again() {
+    let address = free_port().unwrap();
+    let script = format!("{} {} & exit 0", planted(), address.port());
+    let guard = guard(&["--quiet", "100ms"]).args(["sh", "-c", &script]);
+    let mut guard = guard.start().unwrap();
+    listens(&mut guard, 1).await;
+    let now = " now, which the command has left";
+    guard.wait_output(now, LIMIT).await.unwrap();
+    let said = guard.stderr();
+    let (said, _) = said.split_once(now).unwrap();
+    let (_, daemon) = said.rsplit_once("is PID ").unwrap();
+    let daemon = daemon.parse().unwrap();
+    signal(daemon, libc::SIGKILL);
+    // It waits in the queue until the next generation serves.
+    visit(address).unwrap();
+    guard
+        .wait_output("generation 2 is PID", LIMIT)
+        .await
+        .unwrap();
+    guard.signal(libc::SIGTERM).unwrap();
+    let exit = guard.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(0), "{}", guard.stderr());
+}
+
+/// As where a supervisor sends SIGTERM to every process of a service (systemd's KillMode=control-group).
+#[tokio::test]
+async fn a_keeper_leaves_signals_to_the_guard() {
+    let mut guarded = Guarded::planted(&["--quiet", "100ms"], "none").await;
+    let stat = fs::read_to_string(format!("/proc/{}/stat", guarded.pid)).unwrap();
+    // The name before it may have parentheses, too.
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let keeper = fields.split(' ').nth(1).unwrap().parse().unwrap();
+    for number in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT] {
+        signal(keeper, number);
+    }
+    guarded.guard.signal(libc::SIGHUP).unwrap();
+    let over = "generation 1 has ended after";
+    guarded.guard.wait_line(over, LIMIT).await.unwrap();
+    visit(guarded.address).unwrap();
+    guarded.guard.signal(libc::SIGTERM).unwrap();
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(0), "{said}");
+    assert!(!said.contains("has ended ("), "{said}");
 }

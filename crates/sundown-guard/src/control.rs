@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Guard;
 use crate::status::Status;
 
 /// The longest request, in bytes.
@@ -151,11 +152,6 @@ fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Whether a guard of this name and user runs.
-pub fn is_running(name: &str) -> bool {
-    Client::connect(path(&folder(), name)).is_ok()
-}
-
 /// The guards that answer.
 fn running(folder: &Path) -> Vec<String> {
     let Ok(files) = fs::read_dir(folder) else {
@@ -232,17 +228,22 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Opens a guard's socket.
+    /// Opens a guard's socket; the guard gets another name where that may be and its own is taken.
     ///
     /// # Errors
     /// `AddrInUse` if a guard of this name runs; `PermissionDenied` if the folder is somebody else's.
-    pub(crate) fn open(name: &str) -> io::Result<Self> {
+    pub(crate) fn open(guard: &mut Guard) -> io::Result<Self> {
         let folder = private_folder()?;
         // Of two that begin at once one comes after the other.
         let _locked = lock(&folder)?;
-        let path = path(&folder, name);
+        let mut path = path(&folder, &guard.name);
         if Client::connect(&path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
+            if guard.name_is_given {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            let short = &guard.name[..guard.name.len().min(30)];
+            guard.name = format!("{short}-{}", std::process::id());
+            path = self::path(&folder, &guard.name);
         }
         remove_stale(&path)?;
         let listener = UnixListener::bind(&path)?;

@@ -43,13 +43,34 @@ pub(crate) fn run(guard: Guard) -> ExitCode {
     }
 }
 
-fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
+fn serve(mut guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
     // Whom a keeper leaves behind would be nobody's otherwise.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
+    let (control, signals) = {
+        let _in_runtime = runtime.enter();
+        (Control::open(&mut guard), signals::others()?)
+    };
+    let (requests, received) = mpsc::channel(1);
+    match control {
+        Ok(control) => drop(runtime.spawn(control.serve(requests))),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            return Err(format!(
+                "a guard named {} runs already: give this one another --name",
+                guard.name
+            )
+            .into());
+        }
+        Err(error) => say(
+            &guard,
+            &format!(
+                "it cannot be asked by `sundown status` and the like: {error}; SUNDOWN_RUN_DIR names another folder"
+            ),
+        ),
+    }
     let shown = Shown::default();
     let mut once_ready = shown.ready.subscribe();
     let time_of = |when| {
@@ -78,28 +99,7 @@ fn serve(guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError> {
         app = app.admin(Admin::at(address.as_str()));
     }
     let handle = app.handle();
-    let (control, signals) = {
-        let _in_runtime = runtime.enter();
-        (Control::open(&guard.name), signals::others()?)
-    };
     runtime.spawn(orphans::reap());
-    let (requests, received) = mpsc::channel(1);
-    match control {
-        Ok(control) => drop(runtime.spawn(control.serve(requests))),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            return Err(format!(
-                "a guard named {} runs already: give this one another --name",
-                guard.name
-            )
-            .into());
-        }
-        Err(error) => say(
-            &guard,
-            &format!(
-                "it cannot be asked by `sundown status` and the like: {error}; SUNDOWN_RUN_DIR names another folder"
-            ),
-        ),
-    }
     let mut parts = Some((guard, received, signals, shown));
     let worker = Worker::new("application", move |ctx| {
         let (guard, requests, signals, shown) = parts.take().expect("it is started once");

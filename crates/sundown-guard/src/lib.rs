@@ -40,7 +40,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-pub use control::{Answer, AskError, Verb, ask, is_name, is_running, name_of};
+pub use control::{Answer, AskError, Verb, ask, is_name, name_of};
 pub use keeper::keep;
 pub use settings::{
     CommandHook, HookWhen, Mode, OnGuardDeath, Output, Passed, Ready, Restart, Surroundings, Url,
@@ -57,6 +57,8 @@ pub struct Guard {
     pub keeper: Vec<OsString>,
     /// What the service is called: in the log, the report, and by [`ask`]; see [`is_name`].
     pub name: String,
+    /// Whether it must be called so; else the guard's PID is put behind the name where another has it.
+    pub name_is_given: bool,
     /// How it is started.
     pub surroundings: Surroundings,
     /// How the guard gets hold of its listeners.

@@ -136,6 +136,7 @@ pub(super) fn guard(flags: Arguments) -> anyhow::Result<Guard> {
     let guard = Guard {
         // The very file that runs, also when another was put in its place.
         keeper: vec!["/proc/self/exe".into(), KEEPER.into()],
+        name_is_given: name.is_some(),
         name: name.unwrap_or_else(|| default_name(Path::new(&command[0]))),
         command,
         surroundings: Surroundings {

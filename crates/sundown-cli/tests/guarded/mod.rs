@@ -119,13 +119,15 @@ pub(crate) fn planted() -> String {
 pub(crate) async fn pid_of(guard: &mut Process, generation: u32) -> i32 {
     let line = format!("generation {generation} is PID ");
     let pid = guard.wait_line(&line, LIMIT).await;
-    pid.unwrap().parse().unwrap()
+    let told = pid.unwrap_or_else(|error| panic!("{error}: {}", guard.stderr()));
+    told.parse().unwrap()
 }
 
 /// Waits until a generation listens.
 pub(crate) async fn listens(guard: &mut Process, generation: u32) {
     let line = format!("generation {generation} listens on");
-    guard.wait_output(&line, LIMIT).await.unwrap();
+    let listens = guard.wait_output(&line, LIMIT).await;
+    listens.unwrap_or_else(|error| panic!("{error}: {}", guard.stderr()));
 }
 
 /// Sends a signal to a process that its guard, which lives, has named.
