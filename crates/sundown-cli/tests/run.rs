@@ -637,3 +637,35 @@ async fn a_keeper_leaves_signals_to_the_guard() {
     assert_eq!(ended, Ended::Code(0), "{said}");
     assert!(!said.contains("has ended ("), "{said}");
 }
+
+/// As in a container, whose first process hears no signal that it has no handler for.
+#[tokio::test]
+async fn it_stops_in_order_as_the_first_process_of_a_namespace() {
+    // SAFETY: geteuid(2) takes nothing, and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("skipped: an ordinary user may make no namespace of processes");
+        return;
+    }
+    let address = free_port().unwrap();
+    // A shell of which the service is a child, and that leaves an orphan behind.
+    let script = format!(
+        "(sleep 0.1 & exit 0); {} {} & wait",
+        planted(),
+        address.port()
+    );
+    let namespace = Spawn::new("unshare").args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    let first = namespace.arg(cargo_bin!("sundown"));
+    let options = ["run", "--name", "first", "--quiet", "100ms", "--"];
+    let first = first.env("SUNDOWN_RUN_DIR", run_dir()).args(options);
+    let mut unshare = first.args(["sh", "-c", &script]).start().unwrap();
+    listens(&mut unshare, 1).await;
+    let mut client = TcpStream::connect(address).unwrap();
+    write!(client, "GET /slow HTTP/1.1\r\nhost: guarded\r\n\r\n").unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+    let guard = fs::read_to_string(children).unwrap();
+    signal(guard.trim().parse().unwrap(), libc::SIGTERM);
+    let seen = rest(client);
+    assert!(seen.ends_with("ok"), "{seen}");
+    let exit = unshare.wait_exit(LIMIT).await.unwrap();
+    assert_eq!(exit.ended, Ended::Code(0), "{}", unshare.stderr());
+}

@@ -1,5 +1,5 @@
-//! The verb `verify` on a unit of systemd: a real one, booted for the test in namespaces of its own, in
-//! which nothing of this machine can be changed (see `systemd/boot.sh`).
+//! The verb `verify` on a unit of systemd, and the verb `run` as one: a real systemd, booted for the test in
+//! namespaces of its own, in which nothing of this machine can be changed (see `systemd/boot.sh`).
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -43,17 +43,21 @@ impl Drop for ControlGroup {
     }
 }
 
-/// Plays checks on a unit, and returns the results.
-async fn results() -> Value {
+/// Boots with the units of a folder; returns where they have left what they have to tell, once judge.service has
+/// ended well.
+async fn booted_with(units: &str) -> PathBuf {
     // Both are built: the systemd of the namespace starts them from cargo's folder.
     let binaries = [bin_path("examples/planted"), cargo_bin!("sundown").into()];
     assert!(binaries.iter().all(|binary: &PathBuf| binary.exists()));
     let target = binaries[1].ancestors().nth(2).unwrap();
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("systemd");
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("systemd")
+        .join(units);
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).unwrap();
     fs::set_permissions(&out, fs::Permissions::from_mode(0o755)).unwrap();
-    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd/boot.sh");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/systemd");
+    let (boot, units) = (here.join("boot.sh"), here.join(units));
     let group = ControlGroup::make();
     let join = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", group.0.display());
     let namespaces = [
@@ -69,10 +73,18 @@ async fn results() -> Value {
     ];
     let spawn = Spawn::new("sh").args(["-c", &join, "join", "unshare"]);
     let spawn = spawn.args(namespaces).arg("sh").arg(boot);
-    let mut booted = spawn.arg(target).arg(&out).own_group().start().unwrap();
+    let spawn = spawn.arg(target).arg(&out).arg(units).own_group();
+    let mut booted = spawn.start().unwrap();
     let exit = booted.wait_exit(LIMIT).await.unwrap();
     let said = fs::read_to_string(out.join("stderr")).unwrap_or_default();
     assert_eq!(exit.ended, Ended::Code(0), "{said}{}", booted.stderr());
+    out
+}
+
+/// Plays checks on a unit, and returns the results.
+async fn results() -> Value {
+    let out = booted_with("verify").await;
+    let said = fs::read_to_string(out.join("stderr")).unwrap();
     assert!(
         said.contains("note: unit planted.service (process ")
             && said.contains("it is left running"),
@@ -112,5 +124,15 @@ async fn a_unit_is_stopped_as_systemd_does_and_started_again_as_often_as_checks_
             check["verdict"] == verdict && seen.contains(part),
             "{id}: {check}"
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "boots a systemd: it takes root, util-linux and systemd"]
+async fn a_guarded_unit_is_ready_reloaded_mended_and_stopped() {
+    let out = booted_with("guard").await;
+    let said = fs::read_to_string(out.join("guard")).unwrap();
+    for line in ["generation 2 takes what connects", "nothing was cut off"] {
+        assert!(said.contains(line), "{said}");
     }
 }

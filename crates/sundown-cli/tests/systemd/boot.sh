@@ -1,13 +1,13 @@
 #!/bin/sh
-# Boots a systemd that can change nothing of this machine, with two units: a server, and the command
-# that judges it. `boot.sh TARGET OUT [PROGRAM]` as root in new namespaces (see tests/systemd.rs);
-# TARGET is where cargo builds, OUT the one folder that can be written to.
+# Boots a systemd that can change nothing of this machine, with the units of a folder, of which
+# judge.service is started. `boot.sh TARGET OUT UNITS [PROGRAM]` as root in new namespaces (see
+# tests/systemd.rs); TARGET is where cargo builds, OUT the one folder that can be written to.
 #
 # systemd at its usual targets empties /tmp, sets kernel parameters and more. So nothing is left to the
 # choice of units: every mount is made read-only first, and what must be written is private to the
 # namespace. If any other mount can be written to, nothing is booted.
 set -eu
-target=$1 out=$2 program=${3:-/lib/systemd/systemd}
+target=$1 out=$2 units=$3 program=${4:-/lib/systemd/systemd}
 
 mount --make-rprivate /
 # Its mounts may lie upon each other, where a remount reaches the last only.
@@ -52,26 +52,6 @@ for place in / /etc /usr /run/target /proc/sys/kernel; do
     fi
 done
 
-cat >/run/systemd/system/planted.service <<UNIT
-[Unit]
-DefaultDependencies=no
-[Service]
-ExecStart=/run/target/debug/examples/planted 18080
-Restart=always
-UNIT
-cat >/run/systemd/system/verify.service <<UNIT
-[Unit]
-DefaultDependencies=no
-Wants=planted.service
-After=planted.service
-SuccessAction=exit-force
-FailureAction=exit-force
-[Service]
-Type=oneshot
-TimeoutStartSec=180
-ExecStart=/run/target/debug/sundown verify --unit planted.service --fast /fast --slow /slow --grace 3s --json /run/out/results.json
-StandardOutput=file:/run/out/stdout
-StandardError=file:/run/out/stderr
-UNIT
+cp "$units"/* /run/systemd/system
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin container=sundown \
-    "$program" --unit=verify.service --show-status=0 --log-target=console
+    "$program" --unit=judge.service --show-status=0 --log-target=console
