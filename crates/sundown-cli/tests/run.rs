@@ -527,11 +527,16 @@ async fn whether_it_is_started_again_and_by_what_it_is_stopped_is_a_setting() {
     }
 
     // It hears nothing but SIGTERM and SIGHUP.
-    let options = ["--quiet", "100ms", "--stop-signal", "TERM"];
-    let mut guarded = Guarded::planted(&options, "interrupt").await;
-    guarded.guard.signal(libc::SIGINT).unwrap();
-    let (ended, said) = guarded.exit().await;
-    assert_eq!(ended, Ended::Code(0), "{said}");
+    for number in [libc::SIGINT, libc::SIGQUIT] {
+        let options = ["--quiet", "100ms", "--stop-signal", "TERM"];
+        let mut guarded = Guarded::planted(&options, "interrupt").await;
+        // SAFETY: the call takes a number.
+        let group = unsafe { libc::getpgid(guarded.pid) };
+        assert_eq!(group, guarded.pid, "a group of its own");
+        guarded.guard.signal(number).unwrap();
+        let (ended, said) = guarded.exit().await;
+        assert_eq!(ended, Ended::Code(0), "{said}");
+    }
 }
 
 #[tokio::test]
