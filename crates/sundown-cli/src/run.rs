@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// What the service is called, in the log, the report and `sundown status`; made of the program's name if
-    /// not given
+    /// not given, with the guard's PID behind it where another has that name
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: Option<String>,
 

@@ -8,6 +8,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sundown_testkit::bin_path;
 use sundown_verify::Process;
@@ -573,4 +574,62 @@ async fn signals_are_passed_on_while_it_stops_too() {
     guard.signal(libc::SIGTERM).unwrap();
     let exit = guard.wait_exit(LIMIT).await.unwrap();
     assert_eq!(exit.ended, Ended::Code(4), "{}", guard.stderr());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_slow_start_after_a_crash_is_served() {
+    let (folder, address) = (TempDir::new().unwrap(), free_port().unwrap());
+    let [begun, go] = ["begun", "go"].map(|name| folder.path().join(name));
+    // Only the first generation starts at once.
+    let script = format!(
+        "if [ -e {begun} ]; then while [ ! -e {go} ]; do sleep 0.05; done; fi; touch {begun}; exec {} {}",
+        planted(),
+        address.port(),
+        begun = begun.display(),
+        go = go.display(),
+    );
+    let options = ["--name", "slow-start", "--quiet", "100ms"];
+    let mut guard = guard(&options).args(["sh", "-c", &script]).start().unwrap();
+    let first = pid_of(&mut guard, 1).await;
+    listens(&mut guard, 1).await;
+    signal(first, libc::SIGKILL);
+    pid_of(&mut guard, 2).await;
+    let waiting = std::thread::spawn(move || visit(address));
+    tokio::time::sleep(Duration::from_secs(5)).await; // tidy: the guard looks at its queue twice meanwhile
+    fs::write(&go, "").unwrap();
+    waiting.join().unwrap().unwrap();
+    let said = stop(guard).await;
+    assert!(!said.contains("has closed it"), "{said}");
+}
+
+#[tokio::test]
+async fn an_older_generation_finishes_when_the_one_after_it_has_ended() {
+    let options = [
+        "--name",
+        "older",
+        "--quiet",
+        "100ms",
+        "--restart",
+        "no",
+        "--drain",
+        "4s",
+    ];
+    let mut guarded = Guarded::planted(&options, "none").await;
+    let mut client = guarded.ask("/endless");
+    guarded.guard.signal(libc::SIGHUP).unwrap();
+    let second = pid_of(&mut guarded.guard, 2).await;
+    let takes = "generation 2 takes what connects";
+    guarded.guard.wait_output(takes, LIMIT).await.unwrap();
+    signal(second, libc::SIGKILL);
+    let refused = loop {
+        match TcpStream::connect_timeout(&guarded.address, LIMIT) {
+            Ok(_) => {}
+            Err(error) => break error.kind(),
+        }
+    };
+    assert_eq!(refused, ErrorKind::ConnectionRefused);
+    let (ended, said) = guarded.exit().await;
+    assert_eq!(ended, Ended::Code(137), "{said}");
+    assert!(said.contains("generation 1 has ended after"), "{said}");
+    let _ = client.read_to_end(&mut Vec::new());
 }

@@ -244,6 +244,9 @@ impl Control {
             let short = &guard.name[..guard.name.len().min(30)];
             guard.name = format!("{short}-{}", std::process::id());
             path = self::path(&folder, &guard.name);
+            if Client::connect(&path).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
         }
         remove_stale(&path)?;
         let listener = UnixListener::bind(&path)?;

@@ -125,7 +125,10 @@ impl Scope {
         let listeners = generation.listeners();
         let open = generation.keeper().and_then(kin::open_sockets);
         // Nobody would ever accept from the others.
-        let is_open = |own: &&Listener| open.as_ref().is_none_or(|open| open.contains(&own.inode));
+        let is_open = |own: &&Listener| {
+            let seen = open.as_ref().is_none_or(|open| open.contains(&own.inode));
+            seen || !generation.may_be_closed(own)
+        };
         let queues = listeners.iter().filter(is_open);
         let queues = queues.map(|own| own.socket.try_clone());
         Self {

@@ -23,7 +23,7 @@ const SECOND: u32 = 24 + HALF;
 const THIRD: u32 = 32 + HALF;
 const HALF: u32 = if cfg!(target_endian = "big") { 4 } else { 0 };
 
-/// Options that only listeners have a use for, by level and name: whoever sets one waits.
+/// Options of listeners, by level and name; some clients set one of them, too.
 const OPTIONS: [(i32, i32); 4] = [
     (libc::SOL_SOCKET, libc::SO_REUSEPORT),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
@@ -31,12 +31,13 @@ const OPTIONS: [(i32, i32); 4] = [
     (libc::IPPROTO_TCP, libc::TCP_FASTOPEN),
 ];
 
-/// `bind`, `listen`, `io_uring_setup` and a `setsockopt` of an option of listeners wait, everything else passes.
-/// Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose numbers have a bit of
-/// their own.
-pub(crate) fn calls() -> Vec<sock_filter> {
-    let options = OPTIONS.iter().enumerate().flat_map(|(at, (level, name))| {
-        let behind = 4 * (OPTIONS.len() - at - 1) as u8;
+/// `bind`, `listen`, `io_uring_setup` and, where that is wished, a `setsockopt` of an option of listeners wait,
+/// everything else passes. Calls of another architecture (32-bit programs) pass unheard, as do those of x32, whose
+/// numbers have a bit of their own.
+pub(crate) fn calls(with_options: bool) -> Vec<sock_filter> {
+    let heard = if with_options { &OPTIONS[..] } else { &[] };
+    let options = heard.iter().enumerate().flat_map(|(at, (level, name))| {
+        let behind = 4 * (heard.len() - at - 1) as u8;
         [
             load(SECOND),
             unless_equal(*level as u32, 2),
@@ -44,7 +45,7 @@ pub(crate) fn calls() -> Vec<sock_filter> {
             if_equal(*name as u32, behind + 1),
         ]
     });
-    let passes = 4 * OPTIONS.len() as u8;
+    let passes = 4 * heard.len() as u8;
     let heads = [
         load(ARCH),
         unless_equal(AUDIT_ARCH, passes + 5),
@@ -172,8 +173,7 @@ mod tests {
 
     /// What the program gives back for a call with these arguments behind its first: an interpreter of the three
     /// instructions that it uses.
-    fn verdict(arch: u32, number: u32, [second, third]: [i32; 2]) -> u32 {
-        let program = calls();
+    fn verdict(program: &[sock_filter], arch: u32, number: u32, [second, third]: [i32; 2]) -> u32 {
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -235,13 +235,17 @@ mod tests {
                 passes,
             ),
         ];
+        let [without, with] = [false, true].map(calls);
         for (arch, number, arguments, expected) in table {
-            let found = verdict(arch, number, arguments);
-            assert_eq!(found, expected, "{arch:x} {number} {arguments:?}");
+            for program in [&without, &with] {
+                let found = verdict(program, arch, number, arguments);
+                assert_eq!(found, expected, "{arch:x} {number} {arguments:?}");
+            }
         }
-        for (level, name) in OPTIONS {
-            assert_eq!(verdict(AUDIT_ARCH, set, [level, name]), waits);
-            assert_eq!(verdict(AUDIT_ARCH, connect, [level, name]), passes);
+        for option in OPTIONS.map(|(level, name)| [level, name]) {
+            assert_eq!(verdict(&with, AUDIT_ARCH, set, option), waits);
+            assert_eq!(verdict(&without, AUDIT_ARCH, set, option), passes);
+            assert_eq!(verdict(&with, AUDIT_ARCH, connect, option), passes);
         }
     }
 }

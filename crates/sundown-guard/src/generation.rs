@@ -28,7 +28,7 @@ pub(crate) struct Generation {
     passing: HashSet<u64>,
     /// Its listeners cannot be heard of.
     unheard: bool,
-    /// The process that the command became.
+    /// The process that the command became, or the daemon that it has left.
     leader: Option<i32>,
     /// The status with which the process that the command became has ended.
     ended: Option<i32>,
@@ -301,19 +301,30 @@ impl Generation {
         let waited_at = self.listeners.iter().filter(waited_at);
         let waited_at: HashSet<u64> = waited_at.map(|own| own.inode).collect();
         let before = std::mem::replace(&mut self.waited_at, waited_at);
-        let stays =
-            |own: &Listener| !before.contains(&own.inode) || !self.waited_at.contains(&own.inode);
-        if self.listeners.iter().all(stays) || !self.has_processes() {
+        let again = self.waited_at.intersection(&before);
+        let again: HashSet<u64> = again
+            .filter(|inode| self.heard.contains(inode))
+            .copied()
+            .collect();
+        if again.is_empty() || !self.has_processes() {
             return Vec::new();
         }
         let Some(open) = self.keeper().and_then(kin::open_sockets) else {
             return Vec::new();
         };
-        let (stay, forsaken) = std::mem::take(&mut self.listeners)
-            .into_iter()
-            .partition(|own| stays(own) || open.contains(&own.inode));
-        self.listeners = stay;
-        forsaken
+        let is_forsaken =
+            |own: &mut Listener| again.contains(&own.inode) && !open.contains(&own.inode);
+        self.listeners.extract_if(.., is_forsaken).collect()
+    }
+
+    /// Whether it has had this listener, which it then can have closed; others are kept for it.
+    pub(crate) fn may_be_closed(&self, own: &Listener) -> bool {
+        self.heard.contains(&own.inode)
+    }
+
+    /// Whether it listens or has listened, or takes the place of one that did.
+    pub(crate) fn has_listened(&self) -> bool {
+        !self.listeners.is_empty() || !self.heard.is_empty()
     }
 
     /// Closes our duplicates of listeners that the application itself has made deaf, as it does to stop: nobody

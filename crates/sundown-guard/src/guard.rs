@@ -115,11 +115,11 @@ fn serve(mut guard: Guard, outcome: Arc<Mutex<Outcome>>) -> Result<u8, BoxError>
                 Ok(supervision) => supervision.run().await,
                 Err(error) => {
                     eprintln!("error: {error}");
+                    stop(&handle, Outcome::NotStarted(2));
                     Outcome::NotStarted(2)
                 }
             };
             *outcome.lock().unwrap_or_else(PoisonError::into_inner) = ended;
-            stop(&handle, ended);
             Ok(())
         }
     });
@@ -176,7 +176,7 @@ fn figures(shown: &Shown) -> Vec<Figure> {
 }
 
 /// Without its application a guard has nothing to do.
-fn stop(handle: &Handle, ended: Outcome) {
+pub(crate) fn stop(handle: &Handle, ended: Outcome) {
     match ended {
         Outcome::Told => {}
         Outcome::NotStarted(_) => handle.shutdown("the command could not be started"),

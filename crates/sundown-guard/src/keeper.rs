@@ -54,10 +54,10 @@ struct Keeper {
     waits: Option<Waiting>,
     /// Why a call could not be looked at, the last time.
     problem: Option<String>,
-    /// The process that the command became, until it is reaped.
+    /// The process that the command became, or the daemon that it has left, until it is reaped.
     leader: Option<i32>,
     /// Whether that has ended, and with 0.
-    left_by_its_parent: bool,
+    ended_in_order: bool,
     on_guard_death: OnGuardDeath,
     stop_signal: i32,
     /// Whether nothing is to be left once the guard is gone.
@@ -91,7 +91,7 @@ impl Keeper {
             waits: None,
             problem: None,
             leader: None,
-            left_by_its_parent: false,
+            ended_in_order: false,
             on_guard_death,
             stop_signal,
             stops: false,
@@ -178,7 +178,7 @@ impl Keeper {
                 Ok(Some((pid, status))) => {
                     if self.leader == Some(pid) {
                         self.leader = None;
-                        self.left_by_its_parent = status == 0;
+                        self.ended_in_order = status == 0;
                         self.tell(&Word::Ended { status }, None);
                     }
                 }
@@ -194,7 +194,7 @@ impl Keeper {
 
     /// Where the command has ended in order and left one process, as daemons do, that one is the service.
     fn follow_a_daemon(&mut self) {
-        if self.leader.is_some() || !self.left_by_its_parent {
+        if self.leader.is_some() || !self.ended_in_order {
             return;
         }
         let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -288,11 +288,16 @@ impl Keeper {
             let Some(process) = Pid::from_raw(pid) else {
                 continue;
             };
-            // Its number may be a stranger's by now: what is opened is looked at once more.
-            if let Ok(process) = pidfd_open(process, PidfdFlags::empty())
-                && kin::descends_from(pid, own)
-            {
-                let _ = sys::signal(process.as_fd(), signal);
+            // Its number may be a stranger's by now: who is opened is looked at once more.
+            let opened = pidfd_open(process, PidfdFlags::empty());
+            if !kin::descends_from(pid, own) {
+                continue;
+            }
+            let sent = opened.map_err(io::Error::from);
+            let sent = sent.and_then(|process| sys::signal(process.as_fd(), signal));
+            // Some sandboxes know no such descriptors.
+            if sent.is_err_and(|error| error.raw_os_error() != Some(libc::ESRCH)) {
+                let _ = sys::signal_number(pid, signal);
             }
         }
     }
@@ -384,6 +389,7 @@ fn launch(
     let mut command = Command::new(words.next().unwrap_or_default());
     command.args(words).process_group(0);
     let (ours, theirs) = letters::pair()?;
+    let filter = filter::calls(swap::may_be_needed());
     sys::prepare(&mut command, move || {
         sys::block_only(&blocked);
         for socket in &passed {
@@ -396,7 +402,7 @@ fn launch(
         if hearing == Hearing::No {
             return Ok(());
         }
-        match hear_calls() {
+        match hear_calls(&filter) {
             Ok(calls) => letters::send(&theirs, &0, Some(calls.as_fd())),
             Err(error) => {
                 let number = error.raw_os_error().unwrap_or(libc::EIO);
@@ -435,11 +441,11 @@ fn unheard(error: i32) -> String {
 }
 
 /// Without CAP_SYS_ADMIN a filter is let in only where nothing can gain privileges.
-fn hear_calls() -> io::Result<OwnedFd> {
-    match sys::install_filter(&filter::calls()) {
+fn hear_calls(filter: &[libc::sock_filter]) -> io::Result<OwnedFd> {
+    match sys::install_filter(filter) {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
             rustix::thread::set_no_new_privs(true)?;
-            sys::install_filter(&filter::calls())
+            sys::install_filter(filter)
         }
         other => other,
     }

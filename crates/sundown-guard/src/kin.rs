@@ -68,13 +68,19 @@ fn parent(pid: i32) -> Option<i32> {
 /// The inodes of all sockets that the descendants of a process have open; `None` where that may not be seen.
 pub(crate) fn open_sockets(ancestor: i32) -> Option<HashSet<u64>> {
     let kin = descendants(ancestor);
-    let may_be_seen = |pid: &i32| match fs::read_dir(format!("/proc/{pid}/fd")) {
-        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
-        Ok(_) => true,
-    };
     kin.iter()
-        .all(may_be_seen)
+        .all(|pid| may_be_seen(*pid))
         .then(|| kin.into_iter().flat_map(inodes).collect())
+}
+
+/// Whether it may be seen what a process has open: the list of it and each of its entries are asked for apart.
+fn may_be_seen(pid: i32) -> bool {
+    let first = fs::read_dir(format!("/proc/{pid}/fd")).and_then(|mut open| match open.next() {
+        Some(first) => fs::read_link(first?.path()).map(drop),
+        None => Ok(()),
+    });
+    // Whoever has ended meanwhile has nothing open.
+    !first.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 /// Lists the sockets that a process has open, by their descriptors and inodes; none where that may not be seen.

@@ -6,7 +6,6 @@
 //! other connection the client hears at once that it is closed. Nothing is done to a socket that a process of the
 //! application still has.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -65,8 +64,7 @@ impl Parting {
         if in_flight.is_empty() && self.kept.is_empty() {
             return Vec::new();
         }
-        let kin = kin::descendants(self.keeper);
-        self.end_those_left(&kin);
+        self.end_those_left();
         let is_in_flight = |inode| in_flight.iter().any(|seen| u64::from(seen.inode) == inode);
         let mut late = Vec::new();
         self.kept.retain(|connection| {
@@ -80,7 +78,7 @@ impl Parting {
             }));
             sys::unsent(connection.socket.as_fd()).is_ok_and(|unsent| unsent > 0)
         });
-        self.keep(&kin, &in_flight);
+        self.keep(&in_flight);
         late
     }
 
@@ -95,12 +93,13 @@ impl Parting {
     }
 
     /// Says to the clients of those that no process has any more that nothing follows what was written.
-    fn end_those_left(&mut self, kin: &[i32]) {
+    fn end_those_left(&mut self) {
         if self.kept.iter().all(|connection| connection.left) {
             return;
         }
-        let open = kin.iter().copied().flat_map(kin::inodes);
-        let open: HashSet<u64> = open.collect();
+        let Some(open) = kin::open_sockets(self.keeper) else {
+            return;
+        };
         let left =
             |connection: &&mut Connection| !connection.left && !open.contains(&connection.inode);
         for connection in self.kept.iter_mut().filter(left) {
@@ -110,7 +109,7 @@ impl Parting {
     }
 
     /// Takes duplicates of those that are not kept yet.
-    fn keep(&mut self, kin: &[i32], in_flight: &[&Seen]) {
+    fn keep(&mut self, in_flight: &[&Seen]) {
         let is_kept = |seen: &&&Seen| {
             let mut kept = self.kept.iter();
             kept.any(|connection| connection.inode == u64::from(seen.inode))
@@ -120,10 +119,10 @@ impl Parting {
             .filter(|seen| !is_kept(seen))
             .copied()
             .collect();
-        for &pid in kin {
-            if wanted.is_empty() {
-                return;
-            }
+        if wanted.is_empty() {
+            return;
+        }
+        for pid in kin::descendants(self.keeper) {
             for (number, inode) in kin::sockets(pid) {
                 let found = wanted
                     .iter()

@@ -105,7 +105,7 @@ impl Retiring {
     /// ended then is killed.
     async fn finish(&mut self, over: impl Future<Output = ()>) -> Finished {
         tokio::pin!(over);
-        let mut stop = Stop::default();
+        let mut stop = ServiceStop::default();
         let held = match self.quiesce(&mut over, &mut stop).await {
             Quiesced::Gone => return self.gone(),
             Quiesced::Rests => None,
@@ -157,7 +157,7 @@ impl Retiring {
     async fn quiesce(
         &mut self,
         mut over: impl Future<Output = ()> + Unpin,
-        stop: &mut Stop,
+        stop: &mut ServiceStop,
     ) -> Quiesced {
         let (scope, retiree) = (&self.scope, &self.retiree);
         let rests = scope.quiesce(|held| retiree.is_held_by(held));
@@ -165,7 +165,7 @@ impl Retiring {
         let mut word = interval_at(Instant::now() + WORD, WORD);
         loop {
             tokio::select! {
-                () = stop.begins(&self.ctx) => shut(&self.guard, &self.generation),
+                () = stop.begins(&self.ctx) => join_the_stop(&self.guard, &self.generation),
                 _ = word.tick() => if let Some(held) = retiree.held() {
                     say(&self.guard, &format!("generation {} waits for {held}", self.generation.number()));
                 },
@@ -200,11 +200,11 @@ enum Quiesced {
 
 /// The stop of the whole service, of which each generation takes part once.
 #[derive(Default)]
-struct Stop {
+struct ServiceStop {
     has_begun: bool,
 }
 
-impl Stop {
+impl ServiceStop {
     /// Waits until it begins; for ever once it has.
     ///
     /// # Cancel safety
@@ -219,7 +219,7 @@ impl Stop {
 }
 
 /// Refuses newcomers, and lets nothing of a generation outlive the guard.
-fn shut(guard: &Guard, generation: &Generation) {
+fn join_the_stop(guard: &Guard, generation: &Generation) {
     generation.ends_with_us();
     for problem in refuse_newcomers(generation.listeners()) {
         say(guard, &problem);
@@ -231,7 +231,7 @@ fn heed(
     guard: &Guard,
     generation: &mut Generation,
     moves: &UnboundedSender<Move>,
-    stop: &Stop,
+    stop: &ServiceStop,
     news: &News,
 ) {
     let moved = match *news {
@@ -241,7 +241,7 @@ fn heed(
         }
         News::Listens(address, inode) => {
             if stop.has_begun {
-                shut(guard, generation);
+                join_the_stop(guard, generation);
             }
             Move::Joins {
                 address,

@@ -166,18 +166,17 @@ impl Supervision {
                 Some(Ok(retired)) = self.retiring.join_next() => {
                     self.count(|counts| counts.cut_off += retired.cut_off.len() as u64);
                     self.last_report = Some(retired.report);
+                    // What it has told is older than its end.
+                    while let Ok(moved) = self.moves.try_recv() {
+                        self.heed(moved);
+                    }
                     self.part_with(retired.generation);
                     if self.current.is_vacant() && self.retiring.is_empty() {
                         self.respawn_at = Some(Instant::now());
                     }
                 }
                 Some(moved) = self.moves.recv() => {
-                    match moved {
-                        Move::Joins { address, generation, inode } => {
-                            self.groups.joins(address, generation, inode);
-                        }
-                        Move::Leaves(inode) => self.groups.leaves(inode),
-                    }
+                    self.heed(moved);
                     self.steer_to_current();
                 }
                 _ = looks.tick(), if self.respawn_at.is_none() => self.drop_forsaken(),
@@ -227,6 +226,18 @@ impl Supervision {
             }
         }
         None
+    }
+
+    /// A listener of a generation that retires has come or gone.
+    fn heed(&mut self, moved: Move) {
+        match moved {
+            Move::Joins {
+                address,
+                generation,
+                inode,
+            } => self.groups.joins(address, generation, inode),
+            Move::Leaves(inode) => self.groups.leaves(inode),
+        }
     }
 
     /// Closes our duplicates of listeners that the application has closed: who connects there is refused, as it

@@ -468,6 +468,12 @@ pub(crate) fn signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(sent as libc::c_int).map(drop)
 }
 
+/// The same by its number (kill(2)).
+pub(crate) fn signal_number(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill has no preconditions on memory.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
 /// Lets the runtime watch whether a descriptor can be read (epoll(7)).
 pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always names the one descriptor that it keeps open.

@@ -64,6 +64,14 @@ pub(super) fn is_needed(pid: i32) -> Option<String> {
     })
 }
 
+/// Whether the sockets of a process that is yet to be started may turn out not to be opened.
+pub(super) fn may_be_needed() -> bool {
+    // One may always look at oneself, but for what a filter denies; Yama (ptrace(2)) is asked apart.
+    let denied = is_needed(rustix::process::getpid().as_raw_nonzero().get()).is_some();
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    denied || scope.trim().parse().is_ok_and(|scope: u32| scope >= 2)
+}
+
 /// Whether it is the call that is not allowed, or not there.
 pub(super) fn is_denied(error: rustix::io::Errno) -> bool {
     matches!(error, rustix::io::Errno::PERM | rustix::io::Errno::NOSYS)

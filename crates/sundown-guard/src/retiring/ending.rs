@@ -8,7 +8,7 @@ use sundown::Work;
 use tokio::time::{Instant, sleep_until};
 
 use super::cut_off::{CutOff, named};
-use super::{Retiring, Stop, heed, shut};
+use super::{Retiring, ServiceStop, heed, join_the_stop};
 use crate::drain::{Held, Scope};
 use crate::generation::{Generation, News};
 use crate::kin;
@@ -41,7 +41,7 @@ impl Retiring {
         mut over: impl Future<Output = ()> + Unpin,
         mut kill_at: Option<Instant>,
         mut held: UnderWay,
-        mut stop: Stop,
+        mut stop: ServiceStop,
     ) -> Finished {
         let told = Instant::now();
         let mut parting = self.generation.keeper().map(Parting::of);
@@ -49,7 +49,7 @@ impl Retiring {
         let mut look_at = told;
         loop {
             tokio::select! {
-                () = stop.begins(&self.ctx) => shut(&self.guard, &self.generation),
+                () = stop.begins(&self.ctx) => join_the_stop(&self.guard, &self.generation),
                 news = self.generation.news() => match news {
                     News::Gone => break,
                     // A shell ends and passes nothing on.

@@ -30,13 +30,13 @@ impl Supervision {
         // One that has never listened would not be helped by it; what is passed listens before it runs.
         let has_listened = match self.guard.mode {
             Mode::ListenFds(_) => *self.shown.ready.borrow(),
-            Mode::Auto | Mode::Kernel => !self.current.listeners().is_empty(),
+            Mode::Auto | Mode::Kernel => self.current.has_listened(),
         };
         restarts && has_listened
     }
 
     /// The process that the command became has ended; others of its may serve on, such as workers whose master
-    /// was killed. What has left a daemon behind has done its work.
+    /// was killed. What has left a daemon behind is followed by that.
     pub(super) fn left_behind(&mut self, code: u8) {
         if code != 0 && self.is_started_again(code) && self.current.has_processes() {
             self.say(&format!(

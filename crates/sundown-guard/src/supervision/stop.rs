@@ -3,7 +3,7 @@
 use super::{Supervision, pass_on};
 use crate::control::{Answer, Verb};
 use crate::drain::{self, Scope};
-use crate::guard::Outcome;
+use crate::guard::{Outcome, stop};
 use crate::output::say;
 use crate::retiring::{CutOff, Retiring, kill, unserved};
 use crate::status::Status;
@@ -12,6 +12,7 @@ impl Supervision {
     /// Lets everything end in its order; whatever is left when the time is over is killed, and named. Where the
     /// application has ended by itself, only those before it have anything to finish.
     pub(super) async fn stop(mut self, outcome: Outcome) -> Outcome {
+        stop(&self.orders.handle, outcome);
         let mut asked = self.again.take().unwrap_or_default();
         if let Some(mut next) = self.next.take() {
             kill(&mut next.generation).await;
@@ -52,7 +53,7 @@ impl Supervision {
                 moves: tell_moves,
             };
             retiring.spawn(last.retire(None));
-        } else if outcome == Outcome::Told {
+        } else {
             for problem in drain::refuse_newcomers(current.listeners()) {
                 say(&guard, &problem);
             }
