@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 use sundown_verify::process::{Ended, free_port};
 use sundown_verify::{Process, Refuse};
 
-use self::guarded::{LIMIT, guard, signal, visit};
+use self::guarded::{LIMIT, guard, listens, signal, visit};
 
 /// The ports of the service, in its environment.
 const PORTS: &str = "SUNDOWN_TEST_PORTS";
@@ -209,4 +209,40 @@ async fn a_listener_that_nobody_has_any_more_is_closed() {
         visit(address).unwrap();
     }
     stop(service).await;
+}
+
+/// Plays a service that listens somewhere else once it is told to stop; as an ordinary test it does nothing.
+#[test]
+fn the_service_listens_late() {
+    let Ok(port) = env::var(PORTS) else { return };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    let (mut asks, _) = listener.accept().unwrap();
+    // The client says when: it waits for an answer, and that holds the stop up.
+    asks.read_exact(&mut [0; 2]).unwrap();
+    let own = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let connected = TcpStream::connect(own.local_addr().unwrap());
+    write!(asks, "{:?}", connected.map(drop)).unwrap();
+}
+
+#[tokio::test]
+async fn a_service_that_stops_reaches_a_listener_of_its_own() {
+    let address = free_port().unwrap();
+    let guard = guard(&["--name", "late", "--quiet", "100ms"]);
+    let mut service = guard
+        .env(PORTS, address.port().to_string())
+        .arg(env::current_exe().unwrap())
+        .args(["--exact", "the_service_listens_late", "--nocapture"])
+        .start()
+        .unwrap();
+    listens(&mut service, 1).await;
+    let mut client = TcpStream::connect(address).unwrap();
+    client.write_all(b"a").unwrap();
+    service.signal(libc::SIGTERM).unwrap();
+    let waits = "generation 1 waits for connection";
+    service.wait_output(waits, LIMIT).await.unwrap();
+    client.write_all(b"b").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "Ok(())");
+    service.wait_exit(LIMIT).await.unwrap();
 }

@@ -50,8 +50,10 @@ pub(crate) struct Open {
 }
 
 /// Refuses newcomers; tells where that has to wait until the listener is closed, and what becomes of them.
-pub(crate) fn refuse_newcomers(listeners: &[Listener]) -> Vec<String> {
-    let shut = |listener: &Listener| {
+pub(crate) fn refuse_newcomers<'a>(
+    listeners: impl IntoIterator<Item = &'a Listener>,
+) -> Vec<String> {
+    let shut = |listener: &'a Listener| {
         let Listener {
             address, socket, ..
         } = listener;
@@ -67,7 +69,7 @@ pub(crate) fn refuse_newcomers(listeners: &[Listener]) -> Vec<String> {
             ),
         })
     };
-    listeners.iter().filter_map(shut).collect()
+    listeners.into_iter().filter_map(shut).collect()
 }
 
 /// The sockets that are looked at.

@@ -221,7 +221,11 @@ impl ServiceStop {
 /// Refuses newcomers, and lets nothing of a generation outlive the guard.
 fn join_the_stop(guard: &Guard, generation: &Generation) {
     generation.ends_with_us();
-    for problem in refuse_newcomers(generation.listeners()) {
+    tell_all(guard, refuse_newcomers(generation.listeners()));
+}
+
+fn tell_all(guard: &Guard, problems: Vec<String>) {
+    for problem in problems {
         say(guard, &problem);
     }
 }
@@ -240,8 +244,13 @@ fn heed(
             Move::Leaves(inode)
         }
         News::Listens(address, inode) => {
-            if stop.has_begun {
-                join_the_stop(guard, generation);
+            // A worker that was started late; where nobody has listened before, it is the application's own affair.
+            let (late, others): (Vec<_>, Vec<_>) = generation
+                .listeners()
+                .iter()
+                .partition(|own| own.inode == inode);
+            if stop.has_begun && others.iter().any(|own| own.address == address) {
+                tell_all(guard, refuse_newcomers(late));
             }
             Move::Joins {
                 address,
