@@ -176,7 +176,15 @@ impl Measuring<'_> {
         let exit = server.wait_exit(LIMIT).await?;
         if guarded {
             row.stops.add(loads).await;
-            row.exits_nonzero += u32::from(exit.ended != Ended::Code(0));
+            if exit.ended != Ended::Code(0) {
+                row.exits_nonzero += 1;
+                progress::clear();
+                let words = server.stderr();
+                eprintln!(
+                    "{}: the guard ended with {}: {words}",
+                    row.server, exit.ended
+                );
+            }
         } else {
             row.plain_stops.add(loads).await;
         }

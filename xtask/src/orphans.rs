@@ -137,7 +137,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     let killing = Killing {
         sundown: arguments.rights.sundown(workspace),
         refused: arguments.rights.refused(),
-        python: python()?,
+        python: python(arguments.rights)?,
         folder: folder.path(),
     };
     let rows = runtime.block_on(killing.rows(arguments))?;
@@ -157,13 +157,24 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     })
 }
 
-/// The interpreter itself: what stands for it on the PATH may be a script.
-fn python() -> anyhow::Result<PathBuf> {
-    let output = Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output()
-        .context("python3 is missing, which the guarded server is written for")?;
-    Ok(String::from_utf8(output.stdout)?.trim().into())
+/// The interpreter itself: what stands for it on the PATH may be a script. The first on the PATH may be one that an
+/// ordinary user cannot reach.
+fn python(rights: Rights) -> anyhow::Result<PathBuf> {
+    for name in ["python3", "/usr/bin/python3"] {
+        let words = rights.with(name);
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output();
+        if let Ok(output) = output
+            && output.status.success()
+        {
+            return Ok(String::from_utf8(output.stdout)?.trim().into());
+        }
+    }
+    bail!(
+        "python3 is missing, which the guarded server is written for: install Debian's package python3"
+    )
 }
 
 struct Killing<'a> {

@@ -26,6 +26,11 @@ const NOBODY: u32 = 65534;
 impl Rights {
     /// The command `sundown`, with these rights but for what is [refused](Self::refused).
     pub(crate) fn sundown(self, workspace: &Workspace) -> Vec<OsString> {
+        self.with(workspace.target.join("release/sundown"))
+    }
+
+    /// Any program, with the same.
+    pub(crate) fn with(self, program: impl Into<OsString>) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if self.changes_user() {
             let user = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
@@ -33,7 +38,7 @@ impl Rights {
             words.extend(user.map(OsString::from));
             words.extend(["--clear-groups", "--"].map(OsString::from));
         }
-        words.push(workspace.target.join("release/sundown").into());
+        words.push(program.into());
         words
     }
 
