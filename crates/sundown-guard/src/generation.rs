@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -29,13 +29,19 @@ pub(crate) struct Generation {
     /// Its listeners cannot be heard of.
     unheard: bool,
     /// The process that the command became, or the daemon that it has left.
-    leader: Option<i32>,
+    leader: Option<Leader>,
     /// The status with which the process that the command became has ended.
     ended: Option<i32>,
     /// What it says of itself.
     says: Option<String>,
     /// The inodes of listeners at which somebody waited when that was last looked at.
     waited_at: HashSet<u64>,
+}
+
+struct Leader {
+    pid: i32,
+    /// The same process, whoever has its number later; there is none where that is not known any more.
+    process: Option<OwnedFd>,
 }
 
 struct Running {
@@ -215,7 +221,7 @@ impl Generation {
         };
         match received {
             Ok(Some((Word::Started { pid, unheard }, _))) => {
-                self.leader = Some(pid);
+                self.leader = Some(Leader::of(pid, &running.keeper));
                 self.unheard = unheard.is_some();
                 News::Started { pid, unheard }
             }
@@ -237,7 +243,7 @@ impl Generation {
                 News::Ended(status)
             }
             Ok(Some((Word::Leads { pid }, _))) => {
-                self.leader = Some(pid);
+                self.leader = Some(Leader::of(pid, &running.keeper));
                 News::Leads(pid)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -246,7 +252,9 @@ impl Generation {
             Ok(None) | Err(_) => {
                 let keeper = running.keeper.wait();
                 let killed = keeper.is_ok_and(|status| status.signal().is_some());
-                if killed && let Some(leader) = self.leader.take().and_then(Pid::from_raw) {
+                let leader = self.leader.take();
+                if killed && let Some(leader) = leader.and_then(|leader| Pid::from_raw(leader.pid))
+                {
                     // Nobody looks after what it has left.
                     let _ = rustix::process::kill_process_group(leader, Signal::KILL);
                 }
@@ -355,7 +363,7 @@ impl Generation {
 
     /// The process that the command became, while it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.leader
+        self.leader.as_ref().map(|leader| leader.pid)
     }
 
     /// Whether any process of it is left.
@@ -421,7 +429,13 @@ impl Generation {
 
     /// Sends a signal; whoever is gone does not hear it.
     pub(crate) fn signal(&self, signal: i32, to: To) {
-        self.tell(&Order::Signal { signal, to }, None);
+        // Without the way by its keeper: the less time between the look that finds it at rest and this, the better.
+        let process = self.leader.as_ref().filter(|_| to == To::Leader);
+        let process = process.and_then(|leader| leader.process.as_ref());
+        let sent = process.is_some_and(|process| sys::signal(process.as_fd(), signal).is_ok());
+        if !sent {
+            self.tell(&Order::Signal { signal, to }, None);
+        }
     }
 
     /// Says what becomes of it from now on if this process is killed.
@@ -472,6 +486,15 @@ impl Drop for Generation {
         if let Some(running) = &mut self.running {
             let _ = running.keeper.try_wait();
         }
+    }
+}
+
+impl Leader {
+    fn of(pid: i32, keeper: &Child) -> Self {
+        let process = Pid::from_raw(pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        // Its number may have been a stranger's when it was opened.
+        let process = process.filter(|_| kin::descends_from(pid, pid_of(keeper)));
+        Self { pid, process }
     }
 }
 
