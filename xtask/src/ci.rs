@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
     Step { name: "stops", check: Cargo(&[], "xtask stops --stops 2 --held 2") },
     Step { name: "streams", check: Cargo(&[], "xtask streams --stops 2 --open 20 --calls 10 --against=") },
     Step { name: "restarts", check: Cargo(&[], "xtask restarts --restarts 3 --thinkers 20 --think 3s --kept 2") },
-    Step { name: "guarded", check: Cargo(&[], "xtask guarded --servers gin-default,node-default,gunicorn,nginx,haproxy --stops 1 --restarts 2 --kills 1") },
+    Step { name: "guarded", check: Cargo(&[], "xtask guarded --servers gin-default,node-default,gunicorn,haproxy --stops 1 --restarts 2 --kills 1") },
     Step { name: "guarded, ordinary user", check: Cargo(&[], "xtask guarded --servers nginx --stops 1 --restarts 1 --kills 1 --ordinary-user") },
     Step { name: "guarded, as in a container", check: Cargo(&[], "xtask guarded --servers nginx-reuseport --stops 1 --restarts 1 --kills 1 --deny-descriptors") },
     Step { name: "patience", check: Cargo(&[], "xtask patience --servers node-default --restarts 2 --each 5 --held 10 --handshakes 5 --quiet 1") },
