@@ -285,6 +285,11 @@ impl Keeper {
             (To::All, _) => kin::descendants(own),
         };
         for pid in pids {
+            if self.leader == Some(pid) {
+                // A child that is not reaped keeps its number; it needs no /proc, which may be another namespace's.
+                let _ = sys::signal_number(pid, signal);
+                continue;
+            }
             let Some(process) = Pid::from_raw(pid) else {
                 continue;
             };
