@@ -2,9 +2,9 @@
 //! of the keeper's takes the place of the application's before it is bound, and the keeper has a duplicate.
 //!
 //! What was set on the application's socket before is lost, but for O_NONBLOCK, FD_CLOEXEC and the options of
-//! listeners that are heard of as they are set; SO_REUSEADDR is always set. Never replaces a socket that somebody else has, too, that an epoll waits for, or whose port the
-//! kernel is to choose: that is a client's. Never keeps one alive that does not listen soon: it would look open
-//! to whoever it was connected to.
+//! listeners that are heard of as they are set; SO_REUSEADDR is always set. Never replaces a socket that somebody
+//! else has, too, that an epoll waits for, or whose port the kernel is to choose: that is a client's. Never keeps
+//! one alive that does not listen soon: it would look open to whoever it was connected to.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
