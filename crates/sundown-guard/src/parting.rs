@@ -2,23 +2,30 @@
 //! that has arrived.
 //!
 //! The close of a socket with bytes unread resets it, and with it goes what was written and is not delivered yet.
-//! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so: of any
-//! other connection the client hears at once that it is closed. Nothing is done to a socket that a process of the
-//! application still has.
+//! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so, and for the
+//! instant in which the application is told to stop: what a client says just then is not read by one that dies of it.
+//! Of any other connection the client hears at once that it is closed. Nothing is done to a socket that a process of
+//! the application still has.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::sockets::Seen;
 use crate::{kin, sys};
 
 /// How often is looked for data in flight, and for what the application has closed.
 pub(crate) const STEP: Duration = Duration::from_millis(10);
+
+/// How long after it was told to stop an application that dies of it may take to be gone; some that live on close
+/// their connections then, and their clients wait for each of these steps.
+const INSTANT: Duration = Duration::from_millis(50);
+const STEP_IN_IT: Duration = Duration::from_millis(1);
 
 /// How many are kept at the most; the others end as the application ends them.
 const MOST: usize = 512;
@@ -28,6 +35,7 @@ pub(crate) struct Parting {
     /// Whose descendants have them.
     keeper: i32,
     kept: Vec<Connection>,
+    since: Instant,
 }
 
 struct Connection {
@@ -35,8 +43,10 @@ struct Connection {
     inode: u64,
     local: SocketAddr,
     peer: SocketAddr,
-    /// That the application has closed it.
-    left: bool,
+    /// That nothing was under way on it when the application was told to stop.
+    rested: bool,
+    /// When the application was seen to have closed it.
+    left: Option<Instant>,
 }
 
 /// A connection on which something came that nobody has read.
@@ -44,41 +54,60 @@ struct Connection {
 pub(crate) struct Late {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
+    /// That it came where nothing had been under way.
+    pub(crate) rested: bool,
 }
 
 impl Parting {
+    /// Keeps none yet.
     pub(crate) fn of(keeper: i32) -> Self {
         Self {
             keeper,
             kept: Vec::new(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Keeps all for the instant in which the application is told to stop, as far as that is allowed.
+    pub(crate) fn at_rest(keeper: i32, open: &[Seen]) -> Self {
+        let mut parting = Self::of(keeper);
+        parting.keep(open.iter(), true);
+        parting
+    }
+
+    /// How long it may be until the next look.
+    pub(crate) fn step(&self) -> Duration {
+        match self.kept.iter().any(|connection| connection.rested) {
+            true => STEP_IN_IT,
+            false => STEP,
         }
     }
 
     /// Keeps those on which data is in flight, as far as that is allowed, and ends those that the application has
     /// closed once none is any more; tells on which of them something was unread.
     pub(crate) fn look(&mut self, open: &[Seen]) -> Vec<Late> {
-        let in_flight = open
+        let in_flight: HashMap<u64, &Seen> = open
             .iter()
-            .filter(|seen| seen.unread > 0 && seen.unsent > 0);
-        let in_flight: Vec<&Seen> = in_flight.collect();
+            .filter(|seen| seen.unread > 0 && seen.unsent > 0)
+            .map(|seen| (seen.inode.into(), seen))
+            .collect();
         if in_flight.is_empty() && self.kept.is_empty() {
             return Vec::new();
         }
         self.end_those_left();
-        let is_in_flight = |inode| in_flight.iter().any(|seen| u64::from(seen.inode) == inode);
         let mut late = Vec::new();
-        self.kept.retain(|connection| {
-            if !connection.left {
-                return is_in_flight(connection.inode);
-            }
-            let discarded = connection.discard();
-            late.extend(discarded.then_some(Late {
-                local: connection.local,
-                peer: connection.peer,
-            }));
-            sys::unsent(connection.socket.as_fd()).is_ok_and(|unsent| unsent > 0)
+        let in_the_instant = self.since.elapsed() < INSTANT;
+        self.kept.retain_mut(|connection| {
+            let Some(left) = connection.left else {
+                let is_in_flight = in_flight.contains_key(&connection.inode);
+                connection.rested &= !is_in_flight;
+                return is_in_flight || connection.rested && in_the_instant;
+            };
+            late.extend(connection.discard());
+            let waits = !connection.rested || left.elapsed() < INSTANT;
+            waits && sys::unsent(connection.socket.as_fd()).is_ok_and(|unsent| unsent > 0)
         });
-        self.keep(&in_flight);
+        self.keep(in_flight.into_values(), false);
         late
     }
 
@@ -86,7 +115,7 @@ impl Parting {
     pub(crate) async fn end(mut self) -> Vec<Late> {
         let mut late = self.look(&[]);
         while !self.kept.is_empty() {
-            sleep(STEP).await;
+            sleep(self.step()).await;
             late.extend(self.look(&[]));
         }
         late
@@ -94,50 +123,48 @@ impl Parting {
 
     /// Says to the clients of those that no process has any more that nothing follows what was written.
     fn end_those_left(&mut self) {
-        if self.kept.iter().all(|connection| connection.left) {
+        if self.kept.iter().all(|connection| connection.left.is_some()) {
             return;
         }
         let Some(open) = kin::open_sockets(self.keeper) else {
             return;
         };
-        let left =
-            |connection: &&mut Connection| !connection.left && !open.contains(&connection.inode);
+        let left = |connection: &&mut Connection| {
+            connection.left.is_none() && !open.contains(&connection.inode)
+        };
         for connection in self.kept.iter_mut().filter(left) {
-            connection.left = true;
+            connection.left = Some(Instant::now());
             let _ = shutdown(&connection.socket, Shutdown::Write);
         }
     }
 
     /// Takes duplicates of those that are not kept yet.
-    fn keep(&mut self, in_flight: &[&Seen]) {
-        let is_kept = |seen: &&&Seen| {
-            let mut kept = self.kept.iter();
-            kept.any(|connection| connection.inode == u64::from(seen.inode))
-        };
-        let mut wanted: Vec<&Seen> = in_flight
-            .iter()
-            .filter(|seen| !is_kept(seen))
-            .copied()
-            .collect();
+    fn keep<'a>(&mut self, wanted: impl Iterator<Item = &'a Seen>, rested: bool) {
+        let mut wanted: HashMap<u64, &Seen> =
+            wanted.map(|seen| (seen.inode.into(), seen)).collect();
+        for connection in &self.kept {
+            wanted.remove(&connection.inode);
+        }
         if wanted.is_empty() {
             return;
         }
         for pid in kin::descendants(self.keeper) {
             for (number, inode) in kin::sockets(pid) {
-                let found = wanted
-                    .iter()
-                    .position(|seen| u64::from(seen.inode) == inode);
-                let Some(found) = found.filter(|_| self.kept.len() < MOST) else {
+                if self.kept.len() == MOST {
+                    return;
+                }
+                let Some(&&Seen { local, peer, .. }) = wanted.get(&inode) else {
                     continue;
                 };
                 if let Some(socket) = duplicate(pid, number, inode) {
-                    let Seen { local, peer, .. } = *wanted.swap_remove(found);
+                    wanted.remove(&inode);
                     self.kept.push(Connection {
                         socket,
                         inode,
                         local,
                         peer,
-                        left: false,
+                        rested,
+                        left: None,
                     });
                 }
             }
@@ -154,14 +181,18 @@ fn duplicate(pid: i32, number: i32, inode: u64) -> Option<OwnedFd> {
 }
 
 impl Connection {
-    /// Reads what nobody will; tells whether there was anything.
-    fn discard(&self) -> bool {
+    /// Reads what nobody will; tells if there was anything.
+    fn discard(&self) -> Option<Late> {
         let mut bytes = [0; 16 << 10];
         let mut any = false;
         while let Ok((_, 1..)) = recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
             any = true;
         }
-        any
+        any.then_some(Late {
+            local: self.local,
+            peer: self.peer,
+            rested: self.rested,
+        })
     }
 }
 
@@ -176,42 +207,77 @@ mod tests {
     use super::*;
     use crate::sockets;
 
-    /// A process that has a connection open, its client, and what was written before that client has read.
-    fn left_open() -> (Child, TcpStream, usize) {
+    /// A process that has a connection open on which so much is written, and its client.
+    fn left_open(write: impl FnOnce(&mut TcpStream)) -> (Child, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        server.set_nonblocking(true).unwrap();
-        let mut written = 0;
-        while let Ok(count) = server.write(&[b'x'; 64 << 10]) {
-            written += count;
-        }
-        client.write_all(b"nobody reads it").unwrap();
+        write(&mut server);
         let child = Command::new("sleep")
             .arg("60")
             .stdin(OwnedFd::from(server))
             .spawn()
             .unwrap();
-        (child, client, written)
+        (child, client)
+    }
+
+    /// What is seen of a client's connection.
+    fn seen(client: &TcpStream) -> Vec<Seen> {
+        let peer = client.local_addr().unwrap();
+        let mut open = sockets::list(StateFlags::ESTABLISHED).unwrap();
+        open.retain(|seen| seen.peer == peer);
+        open
+    }
+
+    /// This process is the keeper of its children.
+    fn own() -> i32 {
+        i32::try_from(std::process::id()).unwrap()
+    }
+
+    #[test]
+    fn who_speaks_as_a_process_dies_of_its_signal_is_not_reset() {
+        for kept in [false, true] {
+            let (mut child, mut client) = left_open(|_| {});
+            let parting = match kept {
+                true => Parting::at_rest(own(), &seen(&client)),
+                false => Parting::of(own()),
+            };
+            client.write_all(b"nobody reads it").unwrap();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap();
+            let late = runtime.block_on(parting.end());
+            assert_eq!(late.len(), usize::from(kept));
+            assert!(late.iter().all(|late| late.rested));
+            let end = client.read(&mut [0; 1]);
+            assert_eq!(matches!(end, Ok(0)), kept, "{end:?}");
+        }
     }
 
     #[test]
     fn a_process_that_ends_with_bytes_unread_loses_none_that_it_wrote() {
         for kept in [false, true] {
-            let (mut child, mut client, written) = left_open();
-            let open = sockets::list(StateFlags::ESTABLISHED).unwrap();
-            // This process is the keeper of its children.
-            let own = i32::try_from(std::process::id()).unwrap();
+            let mut written = 0;
+            let (mut child, mut client) = left_open(|server| {
+                server.set_nonblocking(true).unwrap();
+                while let Ok(count) = server.write(&[b'x'; 64 << 10]) {
+                    written += count;
+                }
+            });
+            client.write_all(b"nobody reads it").unwrap();
             let peer = client.local_addr().unwrap();
-            let open: Vec<_> = open.into_iter().filter(|seen| seen.peer == peer).collect();
-            let mut parting = Parting::of(own);
-            assert_eq!(parting.look(&open), [], "the process has it");
+            let mut parting = Parting::of(own());
+            assert_eq!(parting.look(&seen(&client)), [], "the process has it");
             assert_eq!(parting.kept.len(), 1);
             child.kill().unwrap();
             child.wait().unwrap();
             let late = Late {
                 local: client.peer_addr().unwrap(),
                 peer,
+                rested: false,
             };
             if kept {
                 assert_eq!(parting.look(&[]), [late]);

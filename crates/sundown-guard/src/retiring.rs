@@ -22,6 +22,7 @@ use crate::generation::{Generation, News};
 use crate::keeper::exit_code;
 use crate::letters::To;
 use crate::output::say;
+use crate::parting::Parting;
 use crate::supervision::at;
 
 /// How many of what holds a generation are named at once.
@@ -73,30 +74,15 @@ impl Retiring {
                 _ = ctx.cancelled() => {}
             }
         };
-        let Finished { cut_off, left } = self.finish(over).await;
+        let finished = self.finish(over).await;
         let took = Duration::from_millis(began.elapsed().as_millis() as u64);
         let took = humantime::format_duration(took);
-        let cut = match cut_off.len() {
-            0 => "nothing was cut off".to_owned(),
-            count => {
-                let names: Vec<_> = cut_off
-                    .iter()
-                    .take(NAMED)
-                    .map(ToString::to_string)
-                    .collect();
-                format!("{count} cut off: {}", names.join(", "))
-            }
-        };
-        let left = match left {
-            0 => String::new(),
-            left => format!("; {left} that were under way the application ended itself"),
-        };
         let number = self.generation.number();
-        let report = format!("generation {number} has ended after {took}: {cut}{left}");
+        let report = format!("generation {number} has ended after {took}: {finished}");
         say(&self.guard, &report);
         Retired {
             generation: self.generation,
-            cut_off,
+            cut_off: finished.cut_off,
             report,
         }
     }
@@ -106,17 +92,15 @@ impl Retiring {
     async fn finish(&mut self, over: impl Future<Output = ()>) -> Finished {
         tokio::pin!(over);
         let mut stop = ServiceStop::default();
-        let held = match self.quiesce(&mut over, &mut stop).await {
+        let (mut held, mut parting) = (None, self.generation.keeper().map(Parting::of));
+        match self.quiesce(&mut over, &mut stop).await {
             Quiesced::Gone => return self.gone(),
-            Quiesced::Rests => None,
-            Quiesced::Unseen(error) => {
-                self.say(&format!(
-                    "what is under way cannot be seen ({error}): the application is told at once"
-                ));
-                None
-            }
-            Quiesced::Over => Some(UnderWay::of(&self.scope, &self.generation)),
-        };
+            Quiesced::Rests(kept) => parting = kept,
+            Quiesced::Unseen(error) => self.say(&format!(
+                "what is under way cannot be seen ({error}): the application is told at once"
+            )),
+            Quiesced::Over => held = Some(UnderWay::of(&self.scope, &self.generation)),
+        }
         // At once: a client that rested a moment ago may speak the next.
         self.generation.signal(self.guard.stop_signal, To::Leader);
         let kill_at = held
@@ -128,7 +112,7 @@ impl Retiring {
                 "generation {number} is told to stop with {count} under way: its time is over"
             ));
         }
-        self.end(over, kill_at, held.unwrap_or_default(), stop)
+        self.end(over, kill_at, held.unwrap_or_default(), parting, stop)
             .await
     }
 
@@ -140,16 +124,11 @@ impl Retiring {
             .generation
             .status()
             .is_none_or(|status| exit_code(status) != 0);
-        let mut finished = match failed {
-            true => Finished {
-                cut_off: under_way,
-                left: 0,
-            },
-            false => Finished {
-                left: under_way.len(),
-                cut_off: Vec::new(),
-            },
-        };
+        let mut finished = Finished::default();
+        match failed {
+            true => finished.cut_off = under_way,
+            false => finished.left = under_way.len(),
+        }
         finished.cut_off.extend(unserved(&self.generation));
         finished
     }
@@ -159,8 +138,20 @@ impl Retiring {
         mut over: impl Future<Output = ()> + Unpin,
         stop: &mut ServiceStop,
     ) -> Quiesced {
-        let (scope, retiree) = (&self.scope, &self.retiree);
-        let rests = scope.quiesce(|held| retiree.is_held_by(held));
+        let (scope, retiree, keeper) = (&self.scope, &self.retiree, self.generation.keeper());
+        let rests = async {
+            loop {
+                scope.quiesce(|held| retiree.is_held_by(held)).await?;
+                let kept = match keeper {
+                    Some(keeper) => Some(Parting::at_rest(keeper, &scope.connections()?)),
+                    None => None,
+                };
+                // That took a moment, in which a client may have spoken.
+                if scope.look()?.is_none() {
+                    return io::Result::Ok(kept);
+                }
+            }
+        };
         tokio::pin!(rests);
         let mut word = interval_at(Instant::now() + WORD, WORD);
         loop {
@@ -170,7 +161,7 @@ impl Retiring {
                     say(&self.guard, &format!("generation {} waits for {held}", self.generation.number()));
                 },
                 rests = &mut rests => return match rests {
-                    Ok(()) => Quiesced::Rests,
+                    Ok(kept) => Quiesced::Rests(kept),
                     Err(error) => Quiesced::Unseen(error),
                 },
                 news = self.generation.news() => match news {
@@ -189,7 +180,8 @@ impl Retiring {
 
 /// What became of the wait for a generation's rest.
 enum Quiesced {
-    Rests,
+    /// With what is kept of it for the next instant.
+    Rests(Option<Parting>),
     /// The kernel does not tell.
     Unseen(io::Error),
     /// No process of it is left.

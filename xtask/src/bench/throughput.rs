@@ -10,13 +10,16 @@ use std::time::Duration;
 use super::client::Client;
 use super::findings::{Bound, Claim, Figure, Findings, Row};
 use super::machine;
-use super::side::{BASELINE, CONTROL, OURS, Side, against, interleave, show_progress};
+use super::side::{BASELINE, CONTROL, OURS, Server, Side, against, interleave};
 use super::statistics::{estimate, estimate_over, median, ratios};
 use super::{Bench, on_core};
 use crate::progress;
 
 /// How many connections share the load, in this subject and in latency.
 pub(super) const CONNECTIONS: usize = 32;
+
+/// How often the sides of a round take turns, each time in another order.
+const TURNS: usize = 10;
 
 /// Of the control's median ratio.
 const THROUGHPUT: Bound = Bound::AtLeast(0.97);
@@ -35,13 +38,21 @@ pub(super) struct Measured {
     pub(super) guard: Vec<f64>,
 }
 
-/// One round of one side.
-struct Slice {
+/// One side of one round.
+#[derive(Default)]
+struct Tally {
     answered: f64,
     took: f64,
     server_cpu: f64,
     client_cpu: f64,
     guard_cpu: f64,
+}
+
+/// A server of a round, and its client.
+struct Player {
+    pid: u32,
+    guard: Vec<u32>,
+    client: Client,
 }
 
 /// Measures all sides; returns also the baseline's median rate, which is its saturation.
@@ -74,7 +85,8 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<(Findings, f64)> {
 /// Says how it is measured over such connections.
 pub(super) fn how(bench: &Bench<'_>, connections: &str) -> String {
     format!(
-        "GET /fast over {CONNECTIONS} {connections}, closed loop, {} rounds of {:?}, medians and 95 % intervals",
+        "GET /fast over {CONNECTIONS} {connections}, closed loop, {} rounds of {:?} a side in {TURNS} turns, medians and \
+         95 % intervals",
         bench.pairs, bench.length
     )
 }
@@ -84,8 +96,8 @@ pub(super) async fn saturation(bench: &Bench<'_>) -> anyhow::Result<f64> {
     let sides = against("axum", &[])?;
     let mut rates = Vec::new();
     for _ in 0..bench.pairs.min(5) {
-        let slice = measure_one(bench, &sides[BASELINE]).await?;
-        rates.push(slice.answered / slice.took);
+        let tallies = measure_round(bench, &sides[..=BASELINE]).await?;
+        rates.extend(tallies.iter().map(|tally| tally.answered / tally.took));
     }
     Ok(median(&rates))
 }
@@ -113,52 +125,73 @@ pub(super) async fn measure(
     sides: &[Side],
 ) -> anyhow::Result<Vec<Measured>> {
     let mut measured: Vec<Measured> = sides.iter().map(|_| Measured::default()).collect();
-    for (round, index) in interleave(bench.pairs, sides.len()) {
-        show_progress(subject, round, bench.pairs, &sides[index]);
-        let slice = measure_one(bench, &sides[index]).await?;
-        let side = &mut measured[index];
-        side.rate.push(slice.answered / slice.took);
-        side.cpu.push(1e6 * slice.server_cpu / slice.answered);
-        side.server_share.push(slice.server_cpu / slice.took);
-        side.client_share.push(slice.client_cpu / slice.took);
-        side.guard.push(10_000.0 * slice.guard_cpu / slice.took);
+    for round in 0..bench.pairs {
+        progress::line(&format!(
+            "{subject}: round {} of {}",
+            round + 1,
+            bench.pairs
+        ));
+        let tallies = measure_round(bench, sides).await?;
+        for (side, tally) in measured.iter_mut().zip(tallies) {
+            side.rate.push(tally.answered / tally.took);
+            side.cpu.push(1e6 * tally.server_cpu / tally.answered);
+            side.server_share.push(tally.server_cpu / tally.took);
+            side.client_share.push(tally.client_cpu / tally.took);
+            side.guard.push(10_000.0 * tally.guard_cpu / tally.took);
+        }
     }
     warn_of_neighbours(sides, &measured);
     Ok(measured)
 }
 
-async fn measure_one(bench: &Bench<'_>, side: &Side) -> anyhow::Result<Slice> {
-    let server = side.start(bench.workspace, bench.server_core()).await?;
-    let (pid, address, length, tls) = (
-        server.pid,
-        server.address,
-        bench.length,
-        side.tls().cloned(),
-    );
-    let guard = server.guard.clone();
-    let slice = on_core(bench.machine.client_core, move || {
-        let mut client = Client::connect(address, CONNECTIONS, tls.as_ref())?;
-        client.saturate(warm_up(length))?;
-        let of_guard = || {
-            guard
-                .iter()
-                .map(|pid| machine::cpu_time(*pid))
-                .sum::<io::Result<Duration>>()
-        };
-        let guarding = of_guard()?;
-        let (server, own) = (machine::cpu_time(pid)?, machine::thread_cpu_time()?);
-        let seen = client.saturate(length)?;
-        Ok(Slice {
-            answered: seen.answered as f64,
-            took: seen.took.as_secs_f64(),
-            server_cpu: (machine::cpu_time(pid)? - server).as_secs_f64(),
-            client_cpu: (machine::thread_cpu_time()? - own).as_secs_f64(),
-            guard_cpu: (of_guard()? - guarding).as_secs_f64(),
-        })
+/// Starts all, and lets them take turns: what the machine does to one in a while it does to all.
+async fn measure_round(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<Tally>> {
+    let mut servers = Vec::new();
+    for side in sides {
+        servers.push(side.start(bench.workspace, bench.server_core()).await?);
+    }
+    let length = bench.length;
+    let of = |(side, server): (&Side, &Server)| {
+        let (pid, guard) = (server.pid, server.guard.clone());
+        (pid, guard, server.address, side.tls().cloned())
+    };
+    let all: Vec<_> = sides.iter().zip(&servers).map(of).collect();
+    let tallies = on_core(bench.machine.client_core, move || {
+        let mut players = Vec::new();
+        for (pid, guard, address, tls) in all {
+            let mut client = Client::connect(address, CONNECTIONS, tls.as_ref())?;
+            client.saturate(warm_up(length))?;
+            players.push(Player { pid, guard, client });
+        }
+        let mut tallies: Vec<Tally> = players.iter().map(|_| Tally::default()).collect();
+        for (_, index) in interleave(TURNS, players.len()) {
+            players[index].play(length / TURNS as u32, &mut tallies[index])?;
+        }
+        Ok(tallies)
     })
     .await?;
-    server.end().await?;
-    Ok(slice)
+    for server in servers {
+        server.end().await?;
+    }
+    Ok(tallies)
+}
+
+impl Player {
+    fn play(&mut self, length: Duration, tally: &mut Tally) -> anyhow::Result<()> {
+        let guarding = self.guarding()?;
+        let (server, own) = (machine::cpu_time(self.pid)?, machine::thread_cpu_time()?);
+        let seen = self.client.saturate(length)?;
+        tally.answered += seen.answered as f64;
+        tally.took += seen.took.as_secs_f64();
+        tally.server_cpu += (machine::cpu_time(self.pid)? - server).as_secs_f64();
+        tally.client_cpu += (machine::thread_cpu_time()? - own).as_secs_f64();
+        tally.guard_cpu += (self.guarding()? - guarding).as_secs_f64();
+        Ok(())
+    }
+
+    fn guarding(&self) -> io::Result<Duration> {
+        self.guard.iter().map(|pid| machine::cpu_time(*pid)).sum()
+    }
 }
 
 /// How long a fresh server runs before it is measured.

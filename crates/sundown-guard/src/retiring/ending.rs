@@ -1,6 +1,7 @@
 //! The end of a generation that was told to stop: what it ends itself, what is cut off, what is killed.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use sundown::Work;
 use tokio::time::{Instant, sleep_until};
 
 use super::cut_off::{CutOff, named};
-use super::{Retiring, ServiceStop, heed, join_the_stop};
+use super::{NAMED, Retiring, ServiceStop, heed, join_the_stop};
 use crate::drain::{Held, Scope};
 use crate::generation::{Generation, News};
 use crate::kin;
@@ -32,6 +33,32 @@ pub(super) struct Finished {
     pub(super) cut_off: Vec<CutOff>,
     /// How much the application has ended itself, when it was told to stop all the same.
     pub(super) left: usize,
+    /// How many clients spoke in the instant of the stop, where nothing had been under way, and were not heard.
+    crossed: usize,
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cut_off[..] {
+            [] => write!(f, "nothing was cut off")?,
+            cut => {
+                let names: Vec<_> = cut.iter().take(NAMED).map(ToString::to_string).collect();
+                write!(f, "{} cut off: {}", cut.len(), names.join(", "))?;
+            }
+        }
+        if self.left > 0 {
+            let left = self.left;
+            write!(
+                f,
+                "; {left} that were under way the application ended itself"
+            )?;
+        }
+        if self.crossed > 0 {
+            let crossed = self.crossed;
+            write!(f, "; {crossed} that had rested spoke as it ended")?;
+        }
+        Ok(())
+    }
 }
 
 impl Retiring {
@@ -41,10 +68,10 @@ impl Retiring {
         mut over: impl Future<Output = ()> + Unpin,
         mut kill_at: Option<Instant>,
         mut held: UnderWay,
+        mut parting: Option<Parting>,
         mut stop: ServiceStop,
     ) -> Finished {
         let told = Instant::now();
-        let mut parting = self.generation.keeper().map(Parting::of);
         let mut late = Vec::new();
         let mut look_at = told;
         loop {
@@ -62,8 +89,8 @@ impl Retiring {
                         held.look(&open);
                         late.extend(parting.iter_mut().flat_map(|parting| parting.look(&open)));
                     }
-                    let apart = (began.elapsed() * LOOKS_APART).max(parting::STEP);
-                    look_at = Instant::now() + apart;
+                    let step = parting.as_ref().map_or(parting::STEP, Parting::step);
+                    look_at = Instant::now() + step.max(began.elapsed() * LOOKS_APART);
                 }
                 () = &mut over, if kill_at.is_none() => {
                     kill_at = Some(Instant::now() + ending(self.guard.drain));
@@ -94,9 +121,14 @@ impl Retiring {
             }
         }
         let UnderWay { mut cut, left, .. } = held;
+        let (crossed, mut late): (Vec<_>, Vec<_>) = late.into_iter().partition(|late| late.rested);
         late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
         cut.extend(late.into_iter().map(CutOff::from));
-        Finished { cut_off: cut, left }
+        Finished {
+            cut_off: cut,
+            left,
+            crossed: crossed.len(),
+        }
     }
 }
 
