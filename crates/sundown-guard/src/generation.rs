@@ -325,6 +325,11 @@ impl Generation {
         self.listeners.extract_if(.., is_forsaken).collect()
     }
 
+    /// Whether somebody was in a queue of it at the last look.
+    pub(crate) fn is_waited_at(&self) -> bool {
+        !self.waited_at.is_empty()
+    }
+
     /// Whether it has had this listener, which it then can have closed; others are kept for it.
     pub(crate) fn may_be_closed(&self, own: &Listener) -> bool {
         self.heard.contains(&own.inode)

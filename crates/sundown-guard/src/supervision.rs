@@ -10,7 +10,7 @@ use std::time::Duration;
 use sundown::{Context, Handle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use self::restart::{Asked, Awaited, Next};
 use crate::control::{Answer, Request, Verb};
@@ -29,8 +29,10 @@ use crate::status::{Counts, GenerationStatus, State, Status};
 use crate::steering::{fence, steer_to};
 use crate::{Guard, Mode, Passed};
 
-/// How often is looked whether somebody waits where nobody will accept.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often is looked whether somebody waits where nobody will accept, and how soon again if so. Each look wakes a
+/// guard that does nothing else.
+const LOOK: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What others see of the guard.
 #[derive(Default)]
@@ -126,8 +128,7 @@ impl Supervision {
 
     pub(crate) async fn run(mut self) -> Outcome {
         let ctx = self.orders.ctx.clone();
-        let mut looks = interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_at = Instant::now() + LOOK;
         loop {
             let until = self.next.as_ref().map(|next| next.until);
             let awaited_until = self.awaited.as_ref().and_then(|awaited| awaited.until);
@@ -179,7 +180,11 @@ impl Supervision {
                     self.heed(moved);
                     self.steer_to_current();
                 }
-                _ = looks.tick(), if self.respawn_at.is_none() => self.drop_forsaken(),
+                () = sleep_until(look_at), if self.respawn_at.is_none() => {
+                    self.drop_forsaken();
+                    let again = self.current.is_waited_at();
+                    look_at = Instant::now() + if again { LOOK_AGAIN } else { LOOK };
+                }
                 Some(signal) = self.orders.signals.recv() => match signal {
                     libc::SIGHUP => self.restart(Vec::new()),
                     other => pass_on(self.current.line().as_ref(), other),

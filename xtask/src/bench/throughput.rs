@@ -5,7 +5,7 @@
 //! the server was measured and not the client.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::Client;
 use super::findings::{Bound, Claim, Figure, Findings, Row};
@@ -45,6 +45,7 @@ struct Tally {
     took: f64,
     server_cpu: f64,
     client_cpu: f64,
+    /// Of its guard, in a second, also while the others were asked.
     guard_cpu: f64,
 }
 
@@ -137,7 +138,7 @@ pub(super) async fn measure(
             side.cpu.push(1e6 * tally.server_cpu / tally.answered);
             side.server_share.push(tally.server_cpu / tally.took);
             side.client_share.push(tally.client_cpu / tally.took);
-            side.guard.push(10_000.0 * tally.guard_cpu / tally.took);
+            side.guard.push(10_000.0 * tally.guard_cpu);
         }
     }
     warn_of_neighbours(sides, &measured);
@@ -164,8 +165,16 @@ async fn measure_round(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<
             players.push(Player { pid, guard, client });
         }
         let mut tallies: Vec<Tally> = players.iter().map(|_| Tally::default()).collect();
+        let began = Instant::now();
+        let guarding: Vec<_> = players
+            .iter()
+            .map(Player::guarding)
+            .collect::<Result<_, _>>()?;
         for (_, index) in interleave(TURNS, players.len()) {
             players[index].play(length / TURNS as u32, &mut tallies[index])?;
+        }
+        for ((player, before), tally) in players.iter().zip(guarding).zip(&mut tallies) {
+            tally.guard_cpu = (player.guarding()? - before).div_duration_f64(began.elapsed());
         }
         Ok(tallies)
     })
@@ -178,14 +187,12 @@ async fn measure_round(bench: &Bench<'_>, sides: &[Side]) -> anyhow::Result<Vec<
 
 impl Player {
     fn play(&mut self, length: Duration, tally: &mut Tally) -> anyhow::Result<()> {
-        let guarding = self.guarding()?;
         let (server, own) = (machine::cpu_time(self.pid)?, machine::thread_cpu_time()?);
         let seen = self.client.saturate(length)?;
         tally.answered += seen.answered as f64;
         tally.took += seen.took.as_secs_f64();
         tally.server_cpu += (machine::cpu_time(self.pid)? - server).as_secs_f64();
         tally.client_cpu += (machine::thread_cpu_time()? - own).as_secs_f64();
-        tally.guard_cpu += (self.guarding()? - guarding).as_secs_f64();
         Ok(())
     }
 

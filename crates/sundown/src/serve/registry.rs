@@ -32,6 +32,8 @@ pub(crate) struct Connections {
     counts: Mutex<Counts>,
     crowd: OnceLock<usize>,
     look: Notify,
+    /// That nobody looks until there is a connection. Changes only while `open` is locked.
+    unwatched: AtomicBool,
 }
 
 /// Of the connections that have ended, and of their requests.
@@ -39,6 +41,14 @@ pub(crate) struct Connections {
 struct Counts {
     connections: ConnectionCounts,
     requests: RequestCounts,
+}
+
+/// When connections are to be looked at again.
+pub(super) enum Next {
+    /// Once there are some; whoever is the first wakes the reaper.
+    Never,
+    /// At the latest then, where something is foreseen.
+    By(Option<Instant>),
 }
 
 /// How a connection ended.
@@ -180,6 +190,9 @@ impl Registered {
             certificates: OnceLock::new(),
         });
         lock(&connections.open).insert(connection.id, connection.clone());
+        if connections.unwatched.load(Ordering::Relaxed) {
+            connections.look_again();
+        }
         lock(&connections.counts).connections.accepted += 1;
         Arc::new(Self {
             connection,
@@ -718,13 +731,17 @@ impl Connections {
         }
     }
 
-    /// Gives the orders that are due; returns when the next could be.
-    pub(super) fn judge_all(&self, now: Instant, stage: Stage) -> Option<Instant> {
+    /// Gives the orders that are due; returns when the next could be, and looks no more where there is nobody.
+    pub(super) fn judge_all(&self, now: Instant, stage: Stage) -> Next {
         let open = lock(&self.open);
+        self.unwatched.store(open.is_empty(), Ordering::Relaxed);
+        if open.is_empty() {
+            return Next::Never;
+        }
         let orders = open
             .values()
             .filter_map(|connection| connection.judge(now, stage));
-        orders.min()
+        Next::By(orders.min())
     }
 }
 

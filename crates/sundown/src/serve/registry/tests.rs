@@ -45,6 +45,22 @@ fn a_lame_ducks_http2_connection_goes_away_as_soon_as_it_has_served() {
     assert_eq!(connection.take_order(), Some(Order::GoAway));
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_where_there_is_no_connection_until_there_is_one() {
+    let core = core();
+    let look = || {
+        let stage = Stage::of(&core);
+        core.connections.judge_all(Instant::now(), stage)
+    };
+    assert!(matches!(look(), Next::Never));
+    let _first = connection(&core);
+    core.connections.looked_for().await;
+    assert!(matches!(look(), Next::By(_)));
+    let _second = connection(&core);
+    let woken = tokio::time::timeout(Duration::from_secs(1), core.connections.looked_for());
+    assert!(woken.await.is_err(), "it costs a reaper that looks nothing");
+}
+
 #[test]
 fn an_order_that_was_overtaken_is_void() {
     let core = core();
