@@ -17,6 +17,7 @@ mod generation;
 mod groups;
 mod guard;
 mod hooks;
+mod hush;
 mod keeper;
 mod kin;
 mod letters;

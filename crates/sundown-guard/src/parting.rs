@@ -2,29 +2,31 @@
 //! that has arrived.
 //!
 //! The close of a socket with bytes unread resets it, and with it goes what was written and is not delivered yet.
-//! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so, and for the
-//! instant in which the application is told to stop: what a client says just then is not read by one that dies of it.
-//! Of any other connection the client hears at once that it is closed. Nothing is done to a socket that a process of
-//! the application still has.
+//! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so, and, of
+//! connections at rest, for the instant in which the application is told to stop, in which these are hushed. Of any
+//! other connection the client hears at once that it is closed. Nothing else is done to a socket that a process of the
+//! application still has.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tokio::time::{Instant, sleep};
 
+use crate::hush::Hushed;
 use crate::sockets::Seen;
 use crate::{kin, sys};
 
 /// How often is looked for data in flight, and for what the application has closed.
 pub(crate) const STEP: Duration = Duration::from_millis(10);
 
-/// How long after it was told to stop an application that dies of it may take to be gone; some that live on close
-/// their connections then, and their clients wait for each of these steps.
-const INSTANT: Duration = Duration::from_millis(50);
+/// How long what came to a connection at rest is not heard: an application that dies of its signal is gone by then.
+/// A client's kernel waits longer before it says a thing again. Clients of one that lives on and closes connections
+/// hear of that a step later.
+const INSTANT: Duration = Duration::from_millis(100);
 const STEP_IN_IT: Duration = Duration::from_millis(1);
 
 /// How many are kept at the most; the others end as the application ends them.
@@ -39,14 +41,19 @@ pub(crate) struct Parting {
 }
 
 struct Connection {
-    socket: OwnedFd,
+    socket: Duplicate,
     inode: u64,
     local: SocketAddr,
     peer: SocketAddr,
-    /// That nothing was under way on it when the application was told to stop.
-    rested: bool,
-    /// When the application was seen to have closed it.
-    left: Option<Instant>,
+    /// That the application has closed it.
+    left: bool,
+}
+
+enum Duplicate {
+    /// Of one on which data is in flight.
+    InFlight(OwnedFd),
+    /// Of one that rests.
+    AtRest(Hushed),
 }
 
 /// A connection on which something came that nobody has read.
@@ -54,8 +61,6 @@ struct Connection {
 pub(crate) struct Late {
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
-    /// That it came where nothing had been under way.
-    pub(crate) rested: bool,
 }
 
 impl Parting {
@@ -68,16 +73,18 @@ impl Parting {
         }
     }
 
-    /// Keeps all for the instant in which the application is told to stop, as far as that is allowed.
+    /// Hushes all for the instant in which the application is told to stop, as far as that is allowed.
     pub(crate) fn at_rest(keeper: i32, open: &[Seen]) -> Self {
         let mut parting = Self::of(keeper);
-        parting.keep(open.iter(), true);
+        parting.keep(open.iter(), |socket, peer| {
+            Hushed::new(socket, peer).ok().map(Duplicate::AtRest)
+        });
         parting
     }
 
     /// How long it may be until the next look.
     pub(crate) fn step(&self) -> Duration {
-        match self.kept.iter().any(|connection| connection.rested) {
+        match self.kept.iter().any(Connection::is_hushed) {
             true => STEP_IN_IT,
             false => STEP,
         }
@@ -97,17 +104,17 @@ impl Parting {
         self.end_those_left();
         let mut late = Vec::new();
         let in_the_instant = self.since.elapsed() < INSTANT;
-        self.kept.retain_mut(|connection| {
-            let Some(left) = connection.left else {
-                let is_in_flight = in_flight.contains_key(&connection.inode);
-                connection.rested &= !is_in_flight;
-                return is_in_flight || connection.rested && in_the_instant;
-            };
-            late.extend(connection.discard());
-            let waits = !connection.rested || left.elapsed() < INSTANT;
-            waits && sys::unsent(connection.socket.as_fd()).is_ok_and(|unsent| unsent > 0)
+        self.kept.retain(|connection| match &connection.socket {
+            Duplicate::AtRest(_) => !connection.left && in_the_instant,
+            Duplicate::InFlight(_) if !connection.left => in_flight.contains_key(&connection.inode),
+            Duplicate::InFlight(socket) => {
+                late.extend(connection.discard());
+                sys::unsent(socket.as_fd()).is_ok_and(|unsent| unsent > 0)
+            }
         });
-        self.keep(in_flight.into_values(), false);
+        self.keep(in_flight.into_values(), |socket, _| {
+            Some(Duplicate::InFlight(socket))
+        });
         late
     }
 
@@ -123,23 +130,26 @@ impl Parting {
 
     /// Says to the clients of those that no process has any more that nothing follows what was written.
     fn end_those_left(&mut self) {
-        if self.kept.iter().all(|connection| connection.left.is_some()) {
+        if self.kept.iter().all(|connection| connection.left) {
             return;
         }
         let Some(open) = kin::open_sockets(self.keeper) else {
             return;
         };
-        let left = |connection: &&mut Connection| {
-            connection.left.is_none() && !open.contains(&connection.inode)
-        };
+        let left =
+            |connection: &&mut Connection| !connection.left && !open.contains(&connection.inode);
         for connection in self.kept.iter_mut().filter(left) {
-            connection.left = Some(Instant::now());
-            let _ = shutdown(&connection.socket, Shutdown::Write);
+            connection.left = true;
+            let _ = shutdown(connection.socket(), Shutdown::Write);
         }
     }
 
     /// Takes duplicates of those that are not kept yet.
-    fn keep<'a>(&mut self, wanted: impl Iterator<Item = &'a Seen>, rested: bool) {
+    fn keep<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = &'a Seen>,
+        kept: impl Fn(OwnedFd, SocketAddr) -> Option<Duplicate>,
+    ) {
         let mut wanted: HashMap<u64, &Seen> =
             wanted.map(|seen| (seen.inode.into(), seen)).collect();
         for connection in &self.kept {
@@ -156,15 +166,15 @@ impl Parting {
                 let Some(&&Seen { local, peer, .. }) = wanted.get(&inode) else {
                     continue;
                 };
-                if let Some(socket) = duplicate(pid, number, inode) {
+                let socket = duplicate(pid, number, inode);
+                if let Some(socket) = socket.and_then(|socket| kept(socket, peer)) {
                     wanted.remove(&inode);
                     self.kept.push(Connection {
                         socket,
                         inode,
                         local,
                         peer,
-                        rested,
-                        left: None,
+                        left: false,
                     });
                 }
             }
@@ -181,17 +191,27 @@ fn duplicate(pid: i32, number: i32, inode: u64) -> Option<OwnedFd> {
 }
 
 impl Connection {
+    fn is_hushed(&self) -> bool {
+        matches!(self.socket, Duplicate::AtRest(_))
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Duplicate::InFlight(socket) => socket.as_fd(),
+            Duplicate::AtRest(hushed) => hushed.as_fd(),
+        }
+    }
+
     /// Reads what nobody will; tells if there was anything.
     fn discard(&self) -> Option<Late> {
         let mut bytes = [0; 16 << 10];
         let mut any = false;
-        while let Ok((_, 1..)) = recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT) {
+        while let Ok((_, 1..)) = recv(self.socket(), &mut bytes, RecvFlags::DONTWAIT) {
             any = true;
         }
         any.then_some(Late {
             local: self.local,
             peer: self.peer,
-            rested: self.rested,
         })
     }
 }
@@ -249,9 +269,7 @@ mod tests {
                 .enable_time()
                 .build()
                 .unwrap();
-            let late = runtime.block_on(parting.end());
-            assert_eq!(late.len(), usize::from(kept));
-            assert!(late.iter().all(|late| late.rested));
+            assert_eq!(runtime.block_on(parting.end()), [], "nobody heard it");
             let end = client.read(&mut [0; 1]);
             assert_eq!(matches!(end, Ok(0)), kept, "{end:?}");
         }
@@ -277,7 +295,6 @@ mod tests {
             let late = Late {
                 local: client.peer_addr().unwrap(),
                 peer,
-                rested: false,
             };
             if kept {
                 assert_eq!(parting.look(&[]), [late]);

@@ -345,21 +345,31 @@ pub(crate) fn set_number(
     .map(drop)
 }
 
-/// Whether somebody has made a socket deaf in this way, for good.
-pub(crate) fn is_deaf(socket: BorrowedFd<'_>) -> bool {
-    let mut interface: libc::c_int = 0;
-    let mut length = size_of_val(&interface) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes of `interface`, which outlives the call.
-    let asked = unsafe {
+/// Reads an option of a socket that is a number (getsockopt(2)).
+pub(crate) fn number(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: value and length outlive the call, which writes no more than the length says.
+    check(unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_BINDTOIFINDEX,
-            (&raw mut interface).cast(),
+            level,
+            name,
+            (&raw mut value).cast(),
             &raw mut length,
         )
-    };
-    asked == 0 && interface == NO_SUCH_INTERFACE
+    })?;
+    Ok(value)
+}
+
+/// Whether somebody has made a socket deaf in this way, for good.
+pub(crate) fn is_deaf(socket: BorrowedFd<'_>) -> bool {
+    let interface = number(socket, libc::SOL_SOCKET, SO_BINDTOIFINDEX);
+    interface.is_ok_and(|interface| interface == NO_SUCH_INTERFACE)
 }
 
 /// How many connections wait in a listener's accept queue (`tcpi_unacked` of a listening socket, tcp(7)).

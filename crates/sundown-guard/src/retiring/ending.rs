@@ -33,8 +33,6 @@ pub(super) struct Finished {
     pub(super) cut_off: Vec<CutOff>,
     /// How much the application has ended itself, when it was told to stop all the same.
     pub(super) left: usize,
-    /// How many clients spoke in the instant of the stop, where nothing had been under way, and were not heard.
-    crossed: usize,
 }
 
 impl fmt::Display for Finished {
@@ -52,10 +50,6 @@ impl fmt::Display for Finished {
                 f,
                 "; {left} that were under way the application ended itself"
             )?;
-        }
-        if self.crossed > 0 {
-            let crossed = self.crossed;
-            write!(f, "; {crossed} that had rested spoke as it ended")?;
         }
         Ok(())
     }
@@ -121,14 +115,9 @@ impl Retiring {
             }
         }
         let UnderWay { mut cut, left, .. } = held;
-        let (crossed, mut late): (Vec<_>, Vec<_>) = late.into_iter().partition(|late| late.rested);
         late.retain(|late| cut.iter().all(|cut| cut.peer != Some(late.peer)));
         cut.extend(late.into_iter().map(CutOff::from));
-        Finished {
-            cut_off: cut,
-            left,
-            crossed: crossed.len(),
-        }
+        Finished { cut_off: cut, left }
     }
 }
 
