@@ -31,8 +31,16 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("shop", &["sundown", "sundown-config", "sundown-telemetry"]),
-    ("peers", &["sundown"]),
-    ("xtask", &["sundown-verify", "sundown-testkit", "shop"]),
+    ("peers", &["sundown", "sundown-telemetry"]),
+    (
+        "xtask",
+        &[
+            "sundown-telemetry",
+            "sundown-verify",
+            "sundown-testkit",
+            "shop",
+        ],
+    ),
 ];
 
 /// Finds dependencies among our crates that are not on the list.

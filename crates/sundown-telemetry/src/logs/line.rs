@@ -1,0 +1,344 @@
+//! *Decides* how a line looks.
+
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Level, Metadata};
+
+use super::Format;
+use crate::redact::{self, Redaction};
+
+/// What is the same in all lines of a log.
+pub(super) struct Style {
+    format: Format,
+    service: String,
+    /// The service's name as JSON.
+    service_json: Vec<u8>,
+    redaction: Redaction,
+}
+
+/// Names by which JSON lines say what every line has.
+struct Names {
+    level: &'static str,
+    service: &'static str,
+    target: &'static str,
+    trace: &'static str,
+    span: &'static str,
+}
+
+const PLAIN: Names = Names {
+    level: "level",
+    service: "service",
+    target: "target",
+    trace: "traceId",
+    span: "spanId",
+};
+
+const ECS: Names = Names {
+    level: "log.level",
+    service: "service.name",
+    target: "log.logger",
+    trace: "trace.id",
+    span: "span.id",
+};
+
+const TIMESTAMP: &str = "@timestamp";
+const MESSAGE: &str = "message";
+
+/// Fields as they will be written, and where each ends.
+#[derive(Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    ends: Vec<(&'static str, usize)>,
+}
+
+/// Buffers for a line; kept, so that the next one needs none.
+#[derive(Default)]
+pub(super) struct Scratch {
+    fields: Fields,
+    message: Vec<u8>,
+    text: String,
+    names: Vec<&'static str>,
+    pub(super) line: Vec<u8>,
+}
+
+impl Style {
+    pub(super) fn new(format: Format, service: &str, redaction: Redaction) -> Self {
+        let mut service_json = Vec::new();
+        write_json(&mut service_json, service);
+        Self {
+            format,
+            service: service.to_owned(),
+            service_json,
+            redaction,
+        }
+    }
+
+    fn names(&self) -> &'static Names {
+        match self.format {
+            Format::Ecs => &ECS,
+            Format::Json | Format::Human => &PLAIN,
+        }
+    }
+
+    /// Adds what is recorded to fields.
+    pub(super) fn add(&self, fields: &mut Fields, record: impl FnOnce(&mut dyn Visit)) {
+        let (mut message, mut text) = (Vec::new(), String::new());
+        record(&mut Writing {
+            style: self,
+            fields,
+            message: &mut message,
+            text: &mut text,
+        });
+    }
+
+    /// Renders an event into `scratch.line`; `spans` are the fields of the spans around it, the innermost first.
+    pub(super) fn render<'a>(
+        &self,
+        scratch: &mut Scratch,
+        metadata: &Metadata<'_>,
+        record: impl FnOnce(&mut dyn Visit),
+        spans: impl FnOnce(&mut dyn FnMut(&Fields)) + 'a,
+    ) {
+        let Scratch {
+            fields,
+            message,
+            text,
+            names,
+            line,
+        } = scratch;
+        fields.clear();
+        message.clear();
+        names.clear();
+        line.clear();
+        record(&mut Writing {
+            style: self,
+            fields,
+            message,
+            text,
+        });
+        self.begin(line, SystemTime::now(), metadata.level(), metadata.target());
+        match self.format {
+            Format::Human => {
+                line.extend_from_slice(message);
+            }
+            Format::Json | Format::Ecs => {
+                line.extend_from_slice(b",\"message\":");
+                let nothing: &[u8] = b"\"\"";
+                line.extend_from_slice(if message.is_empty() { nothing } else { message });
+            }
+        }
+        fields.append_to(line, names);
+        spans(&mut |outer| outer.append_to(line, names));
+        self.end(line);
+    }
+
+    /// The line that tells how many were lost.
+    pub(super) fn confession(&self, lost: u64) -> Vec<u8> {
+        let mut line = Vec::new();
+        self.begin(&mut line, SystemTime::now(), &Level::WARN, module_path!());
+        let text =
+            "log lines were lost: the log could not be written as fast as it grew, or not at all";
+        // Nobody reads the result of writing to memory.
+        let _ = match self.format {
+            Format::Human => write!(line, "{text} lost={lost}"),
+            Format::Json | Format::Ecs => write!(line, ",\"message\":\"{text}\",\"lost\":{lost}"),
+        };
+        self.end(&mut line);
+        line
+    }
+
+    fn begin(&self, line: &mut Vec<u8>, now: SystemTime, level: &Level, target: &str) {
+        let now = humantime::format_rfc3339_micros(now);
+        let names = self.names();
+        let _ = match self.format {
+            Format::Human => write!(line, "{now} {level:>5} {} {target}: ", self.service),
+            Format::Ecs => write!(
+                line,
+                "{{\"{TIMESTAMP}\":\"{now}\",\"{}\":\"{}\",\"ecs.version\":\"8.11.0\",\"{}\":",
+                names.level,
+                level.as_str().to_ascii_lowercase(),
+                names.service
+            ),
+            Format::Json => write!(
+                line,
+                "{{\"{TIMESTAMP}\":\"{now}\",\"{}\":\"{level}\",\"{}\":",
+                names.level, names.service
+            ),
+        };
+        if self.format != Format::Human {
+            line.extend_from_slice(&self.service_json);
+            let _ = write!(line, ",\"{}\":", names.target);
+            write_json(line, target);
+        }
+    }
+
+    fn end(&self, line: &mut Vec<u8>) {
+        if self.format != Format::Human {
+            line.push(b'}');
+        }
+        line.push(b'\n');
+    }
+
+    /// By which name a field is written: one that every line has is another's.
+    fn name(&self, name: &'static str) -> &'static str {
+        let names = self.names();
+        match name {
+            "traceId" | "trace_id" => names.trace,
+            "spanId" | "span_id" => names.span,
+            TIMESTAMP => "field.@timestamp",
+            "level" => "field.level",
+            "service" => "field.service",
+            "target" => "field.target",
+            other => other,
+        }
+    }
+}
+
+impl Fields {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Appends those whose names are not there yet, and of two of one name the later.
+    fn append_to(&self, line: &mut Vec<u8>, names: &mut Vec<&'static str>) {
+        let own = names.len();
+        let mut start = 0;
+        for (place, &(name, end)) in self.ends.iter().enumerate() {
+            let field = start..end;
+            start = end;
+            let is_again = |later: &(&str, usize)| later.0 == name;
+            if names[..own].contains(&name) || self.ends[place + 1..].iter().any(is_again) {
+                continue;
+            }
+            line.extend_from_slice(&self.bytes[field]);
+            names.push(name);
+        }
+    }
+}
+
+/// Renders fields as they are visited.
+struct Writing<'a> {
+    style: &'a Style,
+    fields: &'a mut Fields,
+    message: &'a mut Vec<u8>,
+    text: &'a mut String,
+}
+
+impl Writing<'_> {
+    /// Writes a field by what writes its value.
+    fn field(&mut self, field: &Field, value: impl FnOnce(&mut Vec<u8>)) {
+        let bytes = &mut self.fields.bytes;
+        let name = self.style.name(field.name());
+        match self.style.format {
+            Format::Human => {
+                bytes.push(b' ');
+                bytes.extend_from_slice(name.as_bytes());
+                bytes.push(b'=');
+            }
+            Format::Json | Format::Ecs => {
+                bytes.push(b',');
+                write_json(bytes, name);
+                bytes.push(b':');
+            }
+        }
+        value(bytes);
+        self.fields.ends.push((name, self.fields.bytes.len()));
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        let (name, redaction) = (field.name(), &self.style.redaction);
+        // What tracing-log says of where a record came from the line has by other names.
+        // So does a library that names the service which every line names.
+        if name.starts_with("log.") || name == "service" && text == self.style.service {
+            return;
+        }
+        let human = self.style.format == Format::Human;
+        if name == MESSAGE {
+            let clean = redaction.redact(text);
+            self.message.clear();
+            match human {
+                true => write_human(self.message, &clean, false),
+                false => write_json(self.message, &clean),
+            }
+            return;
+        }
+        let is_id = matches!(name, "traceId" | "trace_id" | "spanId" | "span_id");
+        let clean = match redaction.hides(name) {
+            true => redact::redacted().into(),
+            false if is_id => text.into(),
+            false => redaction.redact(text),
+        };
+        self.field(field, |bytes| match human {
+            true => write_human(bytes, &clean, true),
+            false => write_json(bytes, &clean),
+        });
+    }
+
+    fn number(&mut self, field: &Field, number: impl fmt::Display) {
+        if !field.name().starts_with("log.") {
+            self.field(field, |bytes| {
+                let _ = write!(bytes, "{number}");
+            });
+        }
+    }
+}
+
+impl Visit for Writing<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let mut text = std::mem::take(self.text);
+        text.clear();
+        let _ = write!(text, "{value:?}");
+        self.text(field, &text);
+        *self.text = text;
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.number(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.number(field, value);
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        self.number(field, value);
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.number(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.number(field, value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        match value.is_finite() {
+            true => self.number(field, format_args!("{value:?}")),
+            // JSON has no number for it.
+            false => self.text(field, &value.to_string()),
+        }
+    }
+}
+
+fn write_json(bytes: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(bytes, text).expect("text can be written to memory");
+}
+
+/// Writes so that no text can end a line or move a terminal's cursor.
+fn write_human(bytes: &mut Vec<u8>, text: &str, is_value: bool) {
+    let plain = !text.is_empty() && !text.contains([' ', '"', '=']) || !is_value;
+    let _ = match plain && !text.contains(char::is_control) {
+        true => bytes.write_all(text.as_bytes()),
+        false if is_value => write!(bytes, "{text:?}"),
+        false => write!(bytes, "{}", text.escape_debug()),
+    };
+}
