@@ -13,7 +13,7 @@ use regex::Regex;
 use self::credentials::Credentials;
 
 /// What stands in the place of a secret.
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
 
 /// An e-mail address, as people write it (RFC 5321, section 4.1.2, without quoted parts).
 const EMAIL: &str =
@@ -121,11 +121,6 @@ impl Redaction {
         found.sort_unstable_by_key(|secret| secret.start);
         found
     }
-}
-
-/// What stands in the place of a secret field.
-pub(crate) fn redacted() -> &'static str {
-    REDACTED
 }
 
 /// A pattern is no regular expression.

@@ -136,6 +136,44 @@ fn nothing_is_taken_out_where_that_is_wished() {
 }
 
 #[test]
+fn a_line_has_an_end_however_much_there_is_to_say() {
+    let long = "x".repeat(1 << 20);
+    let lines = objects(Logs::of("shop"), || {
+        tracing::info!(long, debug = ?long.as_bytes(), "{long}");
+        let spans: Vec<_> = (0..10_000)
+            .map(|n| tracing::info_span!("deep", n, long = &long[..1 << 10]).entered())
+            .collect();
+        tracing::info!("deep");
+        // The innermost first.
+        spans.into_iter().rev().for_each(drop);
+    });
+    for field in ["long", "debug", "message"] {
+        let text = lines[0][field].as_str().unwrap();
+        assert!(
+            text.len() <= 32 << 10 | 64 && text.ends_with(" bytes more]"),
+            "{field}"
+        );
+    }
+    assert_eq!(
+        (&lines[1]["n"], &lines[1]["truncated"]),
+        (&json!(9_999), &Value::Null)
+    );
+}
+
+#[test]
+fn a_line_with_too_many_fields_says_that_it_is_cut() {
+    let text = "x".repeat(32 << 10);
+    let lines = objects(Logs::of("shop"), || {
+        tracing::info!(a = text, b = text, c = text, d = text, e = text, "long");
+    });
+    assert_eq!(lines[0]["truncated"], true);
+    assert_eq!(
+        (lines[0].get("a").is_some(), lines[0].get("e")),
+        (true, None)
+    );
+}
+
+#[test]
 fn a_field_that_logs_while_it_is_rendered_disturbs_nothing() {
     struct Chatty;
     impl std::fmt::Debug for Chatty {

@@ -1,5 +1,6 @@
 //! *Decides* how a line looks.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -8,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
 use super::Format;
-use crate::redact::{self, Redaction};
+use crate::redact::{REDACTED, Redaction};
 
 /// What is the same in all lines of a log.
 pub(super) struct Style {
@@ -43,6 +44,12 @@ const ECS: Names = Names {
     trace: "trace.id",
     span: "span.id",
 };
+
+/// Bytes of a text that are kept; who reads logs for others has limits, too.
+const LONGEST_TEXT: usize = 32 << 10;
+
+/// Bytes of a line beyond which no more fields are added.
+const LONGEST_LINE: usize = 128 << 10;
 
 const TIMESTAMP: &str = "@timestamp";
 const MESSAGE: &str = "message";
@@ -130,8 +137,15 @@ impl Style {
                 line.extend_from_slice(if message.is_empty() { nothing } else { message });
             }
         }
-        fields.append_to(line, names);
-        spans(&mut |outer| outer.append_to(line, names));
+        let mut whole = fields.append_to(line, names);
+        spans(&mut |outer| whole &= outer.append_to(line, names));
+        if !whole {
+            let cut: &[u8] = match self.format {
+                Format::Human => b" truncated=true",
+                Format::Json | Format::Ecs => b",\"truncated\":true",
+            };
+            line.extend_from_slice(cut);
+        }
         self.end(line);
     }
 
@@ -203,8 +217,8 @@ impl Fields {
         self.ends.clear();
     }
 
-    /// Appends those whose names are not there yet, and of two of one name the later.
-    fn append_to(&self, line: &mut Vec<u8>, names: &mut Vec<&'static str>) {
+    /// Appends those whose names are not there yet, and of two of one name the later; tells if there was room for all.
+    fn append_to(&self, line: &mut Vec<u8>, names: &mut Vec<&'static str>) -> bool {
         let own = names.len();
         let mut start = 0;
         for (place, &(name, end)) in self.ends.iter().enumerate() {
@@ -214,9 +228,13 @@ impl Fields {
             if names[..own].contains(&name) || self.ends[place + 1..].iter().any(is_again) {
                 continue;
             }
+            if line.len() + field.len() > LONGEST_LINE {
+                return false;
+            }
             line.extend_from_slice(&self.bytes[field]);
             names.push(name);
         }
+        true
     }
 }
 
@@ -250,6 +268,12 @@ impl Writing<'_> {
     }
 
     fn text(&mut self, field: &Field, text: &str) {
+        let mut text = Cow::Borrowed(text);
+        if text.len() > LONGEST_TEXT {
+            let kept = text.floor_char_boundary(LONGEST_TEXT);
+            text = format!("{} [{} bytes more]", &text[..kept], text.len() - kept).into();
+        }
+        let text = &*text;
         let (name, redaction) = (field.name(), &self.style.redaction);
         // What tracing-log says of where a record came from the line has by other names.
         // So does a library that names the service which every line names.
@@ -268,7 +292,7 @@ impl Writing<'_> {
         }
         let is_id = matches!(name, "traceId" | "trace_id" | "spanId" | "span_id");
         let clean = match redaction.hides(name) {
-            true => redact::redacted().into(),
+            true => REDACTED.into(),
             false if is_id => text.into(),
             false => redaction.redact(text),
         };
@@ -293,11 +317,17 @@ impl Visit for Writing<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let mut text = std::mem::take(self.text);
-        text.clear();
-        let _ = write!(text, "{value:?}");
-        self.text(field, &text);
-        *self.text = text;
+        let mut bounded = Bounded {
+            text: std::mem::take(self.text),
+            more: 0,
+        };
+        bounded.text.clear();
+        let _ = write!(bounded, "{value:?}");
+        if bounded.more > 0 {
+            let _ = write!(bounded.text, " [{} bytes more]", bounded.more);
+        }
+        self.text(field, &bounded.text);
+        *self.text = bounded.text;
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
@@ -326,6 +356,28 @@ impl Visit for Writing<'_> {
             // JSON has no number for it.
             false => self.text(field, &value.to_string()),
         }
+    }
+}
+
+/// Keeps the beginning of what is written.
+struct Bounded {
+    text: String,
+    /// How many bytes were left out.
+    more: usize,
+}
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        // Less than a text may have, so that what is said of the rest fits in, too.
+        let room = (LONGEST_TEXT - 64).saturating_sub(self.text.len());
+        let kept = if self.more > 0 {
+            0
+        } else {
+            more.floor_char_boundary(room)
+        };
+        self.text.push_str(&more[..kept]);
+        self.more += more.len() - kept;
+        Ok(())
     }
 }
 
