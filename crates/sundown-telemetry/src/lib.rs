@@ -22,8 +22,10 @@
 //!
 //! What is still in the buffer when the [`Log`] that [`Logs::init`] gives is dropped is written then: hold it in `main`.
 
+mod foreign;
 mod logs;
 mod redact;
 
+pub use foreign::Foreign;
 pub use logs::{BadLevels, Counts, Format, Log, LogLayer, Logs, NotStarted, Unwritten, WhenFull};
 pub use redact::{BadPattern, Redaction};

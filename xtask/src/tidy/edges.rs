@@ -17,7 +17,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sundown-verify", &[]),
     ("sundown-testkit", &[]),
     ("sundown-proxy", &["sundown"]),
-    ("sundown-guard", &["sundown", "sundown-proxy"]),
+    (
+        "sundown-guard",
+        &["sundown", "sundown-proxy", "sundown-telemetry"],
+    ),
     (
         "sundown-cli",
         &[
