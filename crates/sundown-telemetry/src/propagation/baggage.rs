@@ -44,6 +44,8 @@ struct Member {
     value: String,
     /// As they are written, with a semicolon before each.
     properties: String,
+    /// How many bytes all of it has as it is written.
+    length: usize,
 }
 
 impl Baggage {
@@ -72,18 +74,14 @@ impl Baggage {
         if !is_token(key) {
             return Err(NotTaken::Key);
         }
-        self.put(Member {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            properties: String::new(),
-        })
+        self.put(Member::new(key, value.to_owned(), String::new()))
     }
 
     fn put(&mut self, member: Member) -> Result<(), NotTaken> {
         let place = self.0.iter().position(|other| other.key == member.key);
         let others = self.0.iter().filter(|other| other.key != member.key);
-        let bytes: usize = others.map(|other| other.length() + 1).sum();
-        if bytes + member.length() > LONGEST || place.is_none() && self.0.len() == MEMBERS {
+        let bytes: usize = others.map(|other| other.length + 1).sum();
+        if bytes + member.length > LONGEST || place.is_none() && self.0.len() == MEMBERS {
             return Err(NotTaken::Full);
         }
         match place {
@@ -104,6 +102,16 @@ impl Baggage {
 }
 
 impl Member {
+    fn new(key: &str, value: String, properties: String) -> Self {
+        let written: usize = escaped(&value).map(str::len).sum();
+        Self {
+            length: key.len() + 1 + written + properties.len(),
+            key: key.to_owned(),
+            value,
+            properties,
+        }
+    }
+
     /// Reads a member as its header has it.
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split(';').map(trim);
@@ -123,17 +131,8 @@ impl Member {
             properties.push(';');
             properties.push_str(property);
         }
-        Some(Self {
-            key: key.to_owned(),
-            value: percent_decode_str(value).decode_utf8_lossy().into_owned(),
-            properties,
-        })
-    }
-
-    /// How many bytes it has as it is written.
-    fn length(&self) -> usize {
-        let value: usize = escaped(&self.value).map(str::len).sum();
-        self.key.len() + 1 + value + self.properties.len()
+        let value = percent_decode_str(value).decode_utf8_lossy().into_owned();
+        Some(Self::new(key, value, properties))
     }
 }
 

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn headers_are_whole_or_garbage() {
-        let table: [(&[&str], Result<Option<(u64, Sampling)>, Refusal>); 13] = [
+        type Found = Result<Option<(u64, Sampling)>, Refusal>;
+        let table: [(&[&str], Found); 13] = [
             (&[], Ok(None)),
             (&["7", "9", "2"], Ok(Some((9, Sampling::Debug)))),
             (&["7", "9", "1"], Ok(Some((9, Sampling::Accept)))),

@@ -53,7 +53,8 @@ struct Situation {
     /// A decision without a span.
     decision: Option<Sampling>,
     garbage: usize,
-    /// What is sent on by a span 0xabc beneath the one that called, and in which formats.
+    /// What is sent on by a span 0xabc, which is beneath the one that called or begins a trace 0xdef, and in which
+    /// formats.
     writing: Vec<Format>,
     onward: &'static [(&'static str, &'static str)],
 }
@@ -156,7 +157,7 @@ fn situations() -> Vec<Situation> {
             decision: Some(Sampling::Reject),
             garbage: 0,
             writing: vec![Format::B3Single],
-            onward: &[],
+            onward: &[("b3", "00000000000000000000000000000def-0000000000000abc-0")],
         },
         Situation {
             what: "an old gateway that escapes colons, with baggage",
@@ -231,8 +232,8 @@ fn situations() -> Vec<Situation> {
             )],
             format: Some(Format::SkyWalking),
             span: Some((
-                0xa4ec_6fc8_86ab_4bb4_7fa2_f5b8_a141_aee6,
-                0x2047_9a70_27ea_e452,
+                0xa4ec_6fc8_86ab_4bb4_cf12_975a_1052_aee6,
+                0x68fe_f892_96f9_e552,
                 Sampling::Accept,
             )),
             decision: None,
@@ -249,7 +250,7 @@ fn situations() -> Vec<Situation> {
                 ),
                 (
                     "traceparent",
-                    "00-a4ec6fc886ab4bb47fa2f5b8a141aee6-0000000000000abc-01",
+                    "00-a4ec6fc886ab4bb4cf12975a1052aee6-0000000000000abc-01",
                 ),
                 (
                     "tracestate",
@@ -270,7 +271,7 @@ fn situations() -> Vec<Situation> {
             writing: vec![request_id(), account()],
             onward: &[
                 ("x-request-id", "80f198ee-5634-3ba8-64fe-8b2a57d3eff7"),
-                ("x-acme-trace", "171400547299353281082055508862402981879"),
+                ("x-acme-trace", "171395628812617415352188477958425669623"),
                 ("x-acme-span", "2748"),
             ],
         },
@@ -282,7 +283,13 @@ fn situations() -> Vec<Situation> {
             decision: None,
             garbage: 0,
             writing: vec![Format::W3c],
-            onward: &[("baggage", "tenant=7")],
+            onward: &[
+                (
+                    "traceparent",
+                    "00-00000000000000000000000000000def-0000000000000abc-01",
+                ),
+                ("baggage", "tenant=7"),
+            ],
         },
         Situation {
             what: "garbage everywhere",
@@ -303,7 +310,10 @@ fn situations() -> Vec<Situation> {
             decision: None,
             garbage: 10,
             writing: vec![Format::W3c],
-            onward: &[],
+            onward: &[(
+                "traceparent",
+                "00-00000000000000000000000000000def-0000000000000abc-01",
+            )],
         },
     ]
 }
@@ -347,35 +357,34 @@ fn every_situation_of_a_migration_is_understood_and_sent_on() {
             "{what}"
         );
 
-        // What is sent on may have been copied from the request, or be stale.
-        let mut onward = match found.context() {
-            Some(_) => request.clone(),
-            None => HeaderMap::new(),
+        let span_id = SpanId::new(0xABC).unwrap();
+        let span = match &found.parent {
+            Parent::Span(parent) => parent.child(span_id),
+            Parent::Decision(sampling) => begin(span_id, *sampling),
+            Parent::Nobody => begin(span_id, Sampling::Accept),
         };
-        let others: Vec<HeaderName> = onward.keys().cloned().collect();
-        let expected = headers_of(situation.onward);
-        match found.context() {
-            Some(parent) => {
-                let span = parent.child(SpanId::new(0xABC).unwrap());
-                propagation.inject(&span, &found.baggage, &mut onward);
-            }
-            None => baggage::inject(&found.baggage, &mut onward),
-        }
-        for name in others
-            .into_iter()
-            .filter(|name| !expected.contains_key(name))
-        {
-            let is_written = propagation.writing.iter().any(|format| format.wrote(&name));
-            assert!(!is_written, "{what}: {name} is stale");
+        // A proxy sends on what it got, so that all of it would be stale.
+        let mut onward = request.clone();
+        propagation.inject(&span, &found.baggage, &mut onward);
+        let names: Vec<HeaderName> = onward.keys().cloned().collect();
+        let is_written =
+            |name: &HeaderName| propagation.writing.iter().any(|format| format.has(name));
+        for name in names.into_iter().filter(|name| !is_written(name)) {
             onward.remove(name);
         }
+        let expected = headers_of(situation.onward);
         assert_eq!(onward, expected, "{what}");
     }
 }
 
+/// A trace that begins here.
+fn begin(span_id: SpanId, sampling: Sampling) -> SpanContext {
+    SpanContext::local(TraceId::new(0xDEF).unwrap(), span_id, sampling)
+}
+
 impl Format {
     /// Whether a header is one of this format.
-    fn wrote(&self, name: &HeaderName) -> bool {
+    fn has(&self, name: &HeaderName) -> bool {
         let name = name.as_str();
         match self {
             Self::W3c => matches!(name, "traceparent" | "tracestate" | "baggage"),

@@ -23,8 +23,8 @@ pub struct TraceState(String);
 impl TraceState {
     /// What a system says.
     pub fn get(&self, key: &str) -> Option<&str> {
-        let mut members = self.members().filter_map(|member| member.split_once('='));
-        members.find_map(|(name, value)| (name == key).then_some(value))
+        let member = self.members().find(|member| name_of(member) == key)?;
+        member.split_once('=').map(|(_, value)| value)
     }
 
     /// Whether nobody says anything.
@@ -44,7 +44,7 @@ impl TraceState {
                     continue;
                 }
                 let key = key_of(member).ok_or(Refusal::Garbage)?;
-                let is_again = |other: &&str| key_of(other) == Some(key);
+                let is_again = |other: &&str| name_of(other) == key;
                 if members.len() == MEMBERS || members.iter().any(is_again) {
                     return Err(Refusal::Garbage);
                 }
@@ -59,7 +59,7 @@ impl TraceState {
     pub(super) fn with(&self, key: &str, value: &str) -> Self {
         let member = format!("{key}={value}");
         debug_assert_eq!(key_of(&member), Some(key));
-        let others = self.members().filter(|member| key_of(member) != Some(key));
+        let others = self.members().filter(|other| name_of(other) != key);
         let mut members = vec![member.as_str()];
         members.extend(others.take(MEMBERS - 1));
         shorten(&mut members);
@@ -81,6 +81,11 @@ fn shorten(members: &mut Vec<&str>) -> usize {
         members.remove(long.unwrap_or(members.len() - 1));
     }
     before - members.len()
+}
+
+/// The key of what is known to be a member.
+fn name_of(member: &str) -> &str {
+    member.split('=').next().unwrap_or_default()
 }
 
 /// The key of a member, if it is one.
