@@ -140,6 +140,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_that_are_known_are_handed_on_and_others_are_zero() {
+        for (flags, expected) in [("00", "00"), ("02", "02"), ("ff", "03"), ("fc", "00")] {
+            let context = read(&format!("01-{IDS}-{flags}-more")).unwrap();
+            let mut headers = headers_of(&[(TRACESTATE, "stale=1")]);
+            inject(&context, &mut headers);
+            let parent = format!("00-{IDS}-{expected}");
+            assert_eq!(headers, headers_of(&[(TRACEPARENT, &parent)]));
+        }
+    }
+
+    #[test]
     fn a_state_that_is_none_leaves_its_parent_valid_and_several_parents_are_none() {
         let parent = format!("00-{IDS}-03");
         let one = headers_of(&[("traceparent", &parent), ("tracestate", "FOO")]);
