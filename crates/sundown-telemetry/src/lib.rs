@@ -21,9 +21,17 @@
 //! ```
 //!
 //! What is still in the buffer when the [`Log`] that [`Logs::init`] gives is dropped is written then: hold it in `main`.
+//!
+//! Traces go on across the border of old services and new ones: [`propagation`] reads W3C Trace Context, B3, Jaeger,
+//! X-Ray, Datadog and SkyWalking, in this order unless another is stated. The first that is valid wins; garbage falls
+//! back to the next and is counted.
 
 mod foreign;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod logs;
+pub mod propagation;
 mod redact;
 
 pub use foreign::Foreign;
