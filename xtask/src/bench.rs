@@ -11,6 +11,7 @@ pub(crate) mod findings;
 mod guard;
 mod idle;
 mod latency;
+mod logs;
 mod machine;
 mod memory;
 mod own_client;
@@ -75,6 +76,8 @@ enum Subject {
     Tls,
     /// Throughput of a server that is guarded, beside the same without.
     Guard,
+    /// Throughput of a server that logs each request, beside the same without.
+    Logs,
     Latency,
     Stop,
     Memory,
@@ -206,6 +209,9 @@ impl<'a> Bench<'a> {
             && let Some(findings) = guard::run(self).await?
         {
             keep(findings);
+        }
+        if wanted(Subject::Logs) {
+            keep(logs::run(self).await?);
         }
         if wanted(Subject::Latency) {
             let rate = match saturation {

@@ -55,6 +55,8 @@ const STEPS: &[Step] = &[
     Step { name: "guarded, as in a container", check: Cargo(&[], "xtask guarded --servers nginx-reuseport --stops 1 --restarts 1 --kills 1 --deny-descriptors") },
     Step { name: "patience", check: Cargo(&[], "xtask patience --servers node-default --restarts 2 --each 5 --held 10 --handshakes 5 --quiet 1") },
     Step { name: "orphans", check: Cargo(&[], "xtask orphans --kills 12") },
+    Step { name: "lines", check: Cargo(&[], "xtask lines --stops 3") },
+    Step { name: "secrets", check: Cargo(&[], "xtask secrets --lines 20000") },
     Step { name: "fuzz", check: Cargo(&[], "xtask fuzz --seconds 5") },
     Step { name: "misbehave", check: Cargo(&[], "xtask misbehave --each 20") },
     Step { name: "instants", check: Cargo(&[], "xtask instants --instants 5") },

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     seconds: u32,
 }
 
-const TARGETS: [&str; 3] = ["proxy", "admin", "environment"];
+const TARGETS: [&str; 4] = ["proxy", "admin", "environment", "propagation"];
 
 /// What makes a build one that libFuzzer can steer.
 const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
@@ -32,7 +32,7 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Ccodegen-units=1 \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
 /// The longest input: more than any of them reads.
-const LONGEST: u32 = 8192;
+const LONGEST: u32 = 10_240;
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     if Command::new("c++").arg("--version").output().is_err() {

@@ -12,6 +12,7 @@ mod folder;
 mod fuzz;
 mod guarded;
 mod instants;
+mod lines;
 mod misbehave;
 mod open_files;
 mod orphans;
@@ -22,6 +23,7 @@ mod planted;
 mod postgres;
 mod progress;
 mod restarts;
+mod secrets;
 mod stops;
 mod streams;
 mod tidy;
@@ -51,6 +53,7 @@ enum Chore {
     FalseAlarms(false_alarms::Arguments),
     Fuzz(fuzz::Arguments),
     Instants(instants::Arguments),
+    Lines(lines::Arguments),
     Misbehave(misbehave::Arguments),
     Patience(patience::Arguments),
     Orphans(orphans::Arguments),
@@ -58,6 +61,7 @@ enum Chore {
     Peers(peers::contract::Arguments),
     Postgres(postgres::Arguments),
     Restarts(restarts::Arguments),
+    Secrets(secrets::Arguments),
     Guarded(guarded::Arguments),
     Stops(stops::Arguments),
     Streams(streams::Arguments),
@@ -93,6 +97,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),
         Chore::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),
+        Chore::Lines(arguments) => lines::run(&workspace, &arguments),
         Chore::Misbehave(arguments) => misbehave::run(&workspace, &arguments),
         Chore::Patience(arguments) => patience::run(&workspace, &arguments),
         Chore::Orphans(arguments) => orphans::run(&workspace, &arguments),
@@ -100,6 +105,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Peers(arguments) => peers::contract::run(&workspace, &arguments),
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Restarts(arguments) => restarts::run(&workspace, &arguments),
+        Chore::Secrets(arguments) => secrets::run(&arguments),
         Chore::Guarded(arguments) => guarded::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Streams(arguments) => streams::run(&workspace, &arguments),

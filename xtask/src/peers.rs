@@ -108,6 +108,20 @@ pub(crate) const PEERS: &[Peer] = &[
     Peer { name: "flask", framework: "Flask, its own server", language: Language::Python("flask", &["--app"]), stop: Stop::ByKernel, http2: false, paced: true, ws: false, grpc: None, tls: false, probes: None },
 ];
 
+/// One that logs each request as it is told to; not for comparison with other frameworks.
+pub(crate) static LOGS: Peer = Peer {
+    name: "logs",
+    framework: "sundown, logging",
+    language: Language::Rust,
+    stop: Stop::Graceful,
+    http2: true,
+    paced: false,
+    ws: true,
+    grpc: None,
+    tls: false,
+    probes: None,
+};
+
 /// The probes of Spring Boot's actuator.
 const ACTUATOR: Probes = Probes {
     ready: "/actuator/health/readiness",

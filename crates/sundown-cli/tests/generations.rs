@@ -319,7 +319,10 @@ async fn a_file_says_what_flags_do_not() {
     let place = fs::canonicalize(folder.path()).unwrap();
     let expected = ["red", place.to_str().unwrap()];
     assert_eq!(
-        lines.iter().map(|line| &line["line"]).collect::<Vec<_>>(),
+        lines
+            .iter()
+            .map(|line| &line["message"])
+            .collect::<Vec<_>>(),
         expected
     );
     for line in &lines {

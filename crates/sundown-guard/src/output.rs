@@ -1,28 +1,17 @@
-//! What an application prints, line by line as JSON objects on stdout; and what the guard says, on stderr.
+//! What an application prints, line by line as lines of a log on stdout; and what the guard says, on stderr.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::process::Child;
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use serde::Serialize;
+use sundown_telemetry::{Foreign, Redaction};
 use tokio::time::{Instant, sleep};
 
 use crate::Guard;
 
 /// A longer line is told in parts, in bytes.
 const LONGEST: u64 = 64 * 1024;
-
-/// A line that somebody printed.
-#[derive(Serialize)]
-struct Line<'a> {
-    /// In UTC.
-    time: String,
-    service: &'a str,
-    generation: u32,
-    stream: &'a str,
-    line: &'a str,
-}
 
 /// How long what was printed last may take to be told.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -73,8 +62,9 @@ fn relay(
     stream: &'static str,
     printed: impl Read + Send + 'static,
 ) -> Option<JoinHandle<()>> {
-    let service = guard.name.clone();
+    let foreign = Foreign::of(&guard.name, Redaction::default());
     let read = move || {
+        let known = [("generation", generation.into()), ("stream", stream.into())];
         let mut printed = BufReader::new(printed);
         let mut bytes = Vec::new();
         loop {
@@ -84,17 +74,9 @@ fn relay(
                 Ok(_) => {}
             }
             let text = String::from_utf8_lossy(&bytes);
-            let line = Line {
-                time: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-                service: &service,
-                generation,
-                stream,
-                line: text.strip_suffix('\n').unwrap_or(&text),
-            };
-            let mut object = serde_json::to_vec(&line).expect("it is strings and a number");
-            object.push(b'\n');
+            let line = foreign.line(text.trim_end_matches(['\r', '\n']), &known);
             // Who does not read it any more loses it.
-            let _ = io::stdout().write_all(&object);
+            let _ = io::stdout().write_all(&line);
         }
     };
     let named = std::thread::Builder::new().name(format!("{stream}-{generation}"));

@@ -60,7 +60,7 @@ async fn judged(fault: &str, lame_duck: Duration, tls: bool) -> Vec<Judgement> {
 }
 
 /// Each waits more than it works.
-const AT_A_TIME: usize = 3;
+const AT_A_TIME: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {

@@ -452,6 +452,21 @@ impl App {
         self
     }
 
+    /// Does this once all else is done and logged, and before the process ends, also where that is ended because grace
+    /// is over or at a third signal: it is the place to write out what a logger has not written yet. It is given the
+    /// time that all of these have together, 250 ms, and runs on a thread of its own, beside whatever hangs.
+    ///
+    /// ```
+    /// # struct Log;
+    /// # impl Log { fn flush(&self, within: std::time::Duration) {} }
+    /// # let log = Log;
+    /// let app = sundown::App::new("shop").last_words(move |within| log.flush(within));
+    /// ```
+    pub fn last_words(self, say: impl FnOnce(Duration) + Send + 'static) -> Self {
+        self.link.last_words.add(say);
+        self
+    }
+
     /// A handle to stop the service and to watch it.
     pub fn handle(&self) -> Handle {
         Handle {

@@ -260,6 +260,7 @@ impl Control {
                 path.display()
             ));
         }
+        self.core.link.last_words.say();
     }
 
     fn report(&self, status: Option<ExitStatus>) -> Report {

@@ -17,6 +17,7 @@ use crate::exit::ExitStatus;
 use crate::figures::Figure;
 use crate::hooks::When;
 use crate::in_flight::InFlight;
+use crate::last_words::LastWords;
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::open::Tasks;
 use crate::report::{CutOff, HookReport, ListenerReport};
@@ -36,6 +37,7 @@ pub(crate) struct Link {
     /// How often a restart was asked for.
     pub(crate) restarts: watch::Sender<u64>,
     pub(crate) addresses: Mutex<Vec<(String, SocketAddr)>>,
+    pub(crate) last_words: LastWords,
 }
 
 impl Link {
@@ -53,6 +55,7 @@ impl Link {
             hangups,
             restarts: watch::Sender::new(0),
             addresses: Mutex::default(),
+            last_words: LastWords::default(),
         };
         (Arc::new(link), inbox)
     }

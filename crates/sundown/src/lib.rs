@@ -89,6 +89,7 @@ mod budget;
 mod error;
 mod exit;
 mod figures;
+mod last_words;
 mod lifecycle;
 mod settings;
 #[cfg(feature = "tls")]

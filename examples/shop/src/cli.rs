@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
-
 use crate::database::DatabaseUrl;
+use crate::log::ServiceLog;
 use crate::orders::InventoryUrl;
 use crate::{inventory, naive, orders};
+use clap::{Parser, Subcommand};
 
 /// An order service and an inventory service that lose nothing when they stop.
 #[derive(Debug, Parser)]
@@ -18,15 +17,16 @@ struct Cli {
     #[command(subcommand)]
     service: Service,
 
-    /// Log what is at least this important to stderr
+    /// Log what is at least this important to stderr, by target if wished: warn,shop=info. As JSON where that is no
+    /// terminal
     #[arg(
         long,
         global = true,
         env = "SHOP_LOG",
-        value_name = "LEVEL",
+        value_name = "LEVELS",
         default_value = "warn"
     )]
-    log: LevelFilter,
+    log: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -81,20 +81,28 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let log = tracing_subscriber::fmt().with_max_level(cli.log);
-    // Whoever embeds the shop may have a subscriber of its own.
-    let _ = log.with_writer(std::io::stderr).try_init();
+    let name = match cli.service {
+        Service::Orders { .. } => "orders",
+        Service::Inventory { .. } => "inventory",
+    };
+    let log = match ServiceLog::start(name, &cli.log) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: --log {error}");
+            return ExitCode::from(2);
+        }
+    };
     match cli.service {
         Service::Orders { common, inventory } if common.naive => {
             naive::orders(common.listen, common.database, inventory)
         }
         Service::Orders { common, inventory } => {
-            orders::run(common.listen, common.database, inventory)
+            orders::run(log, common.listen, common.database, inventory)
         }
         Service::Inventory { common } if common.naive => {
             naive::inventory(common.listen, common.database)
         }
-        Service::Inventory { common } => inventory::run(common.listen, common.database),
+        Service::Inventory { common } => inventory::run(log, common.listen, common.database),
     }
 }
 

@@ -10,16 +10,17 @@ use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
 use sqlx::AnyPool;
-use sundown::{App, Context};
+use sundown::Context;
 
 use crate::answer::Refusal;
 use crate::database::{self, DatabaseUrl};
 use crate::event::{Event, Outcome};
+use crate::log::ServiceLog;
 use crate::pages;
 
 /// Runs the inventory service until it is stopped.
-pub(crate) fn run(listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
-    let app = App::new("inventory").grace(Duration::from_secs(25));
+pub(crate) fn run(log: ServiceLog, listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
+    let app = log.app("inventory").grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
         Ok(app

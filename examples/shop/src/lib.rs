@@ -19,6 +19,7 @@ mod naive;
 
 mod answer;
 mod database;
+mod log;
 mod pages;
 
 mod audit;

@@ -14,17 +14,23 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sundown::{App, Consumer, Worker};
+use sundown::{Consumer, Worker};
 
 use crate::database::{self, DatabaseUrl};
+use crate::log::ServiceLog;
 use outbox::{Outbox, deliver};
 
 pub(crate) use service::Slowness;
 pub(crate) use upstream::{Inventory, InventoryUrl};
 
 /// Runs the order service until it is stopped.
-pub(crate) fn run(listen: SocketAddr, database: DatabaseUrl, inventory: InventoryUrl) -> ExitCode {
-    let app = App::new("orders").grace(Duration::from_secs(25));
+pub(crate) fn run(
+    log: ServiceLog,
+    listen: SocketAddr,
+    database: DatabaseUrl,
+    inventory: InventoryUrl,
+) -> ExitCode {
+    let app = log.app("orders").grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
         let outbox = Outbox::new(pool.clone());

@@ -32,6 +32,15 @@ pub(super) struct Side {
     tls: Option<Tls>,
     /// Where its guard has its socket, if it is guarded.
     guard: Option<PathBuf>,
+    /// What and where it logs, if it is asked to.
+    log: Option<Log>,
+}
+
+/// What a server is to do of its log, and the file for it.
+#[derive(Debug)]
+struct Log {
+    mode: &'static str,
+    file: PathBuf,
 }
 
 /// What a side under TLS is given: the folder of its certificate, and to its clients whom to trust.
@@ -105,6 +114,21 @@ pub(super) fn guarded(peer: &'static Peer, run_dir: &Path) -> [Side; 3] {
     [Side::of(peer), double, guarded]
 }
 
+/// Lists the peer that logs: one that is not asked to, its double, and these ways, each with a file in this folder.
+pub(super) fn logs(folder: &Path, modes: [&'static str; 3]) -> Vec<Side> {
+    let of = |label: &str, mode| Side {
+        label: label.to_owned(),
+        log: Some(Log {
+            mode,
+            file: folder.join(mode),
+        }),
+        ..Side::of(&peers::LOGS)
+    };
+    let mut sides = vec![of("none", "none"), of("none again (A/A)", "none")];
+    sides.extend(modes.map(|mode| of(mode, mode)));
+    sides
+}
+
 /// Adds the others that can be built, those that are there already left out.
 pub(super) fn beside(mut sides: Vec<Side>, others: &[String]) -> anyhow::Result<Vec<Side>> {
     for name in others {
@@ -140,6 +164,7 @@ impl Side {
             earlier: None,
             tls: None,
             guard: None,
+            log: None,
         }
     }
 
@@ -189,6 +214,10 @@ impl Side {
             None => "PORT",
             Some(_) => "PORT TLS-PORT FOLDER",
         };
+        let arguments = match &self.log {
+            None => arguments.to_owned(),
+            Some(log) => format!("{arguments} {} FILE", log.mode),
+        };
         match place {
             Place::Anywhere => format!("{program} {arguments}"),
             Place::Core(core) => format!("taskset -c {core} {program} {arguments}"),
@@ -196,7 +225,10 @@ impl Side {
     }
 
     fn spawned(&self, workspace: &Workspace, port: u16) -> Command {
-        let command = self.peer.command(workspace, port);
+        let mut command = self.peer.command(workspace, port);
+        if let Some(log) = &self.log {
+            command.arg(log.mode).arg(&log.file);
+        }
         let Some(program) = &self.earlier else {
             return command;
         };

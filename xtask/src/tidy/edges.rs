@@ -17,7 +17,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("sundown-verify", &[]),
     ("sundown-testkit", &[]),
     ("sundown-proxy", &["sundown"]),
-    ("sundown-guard", &["sundown", "sundown-proxy"]),
+    (
+        "sundown-guard",
+        &["sundown", "sundown-proxy", "sundown-telemetry"],
+    ),
     (
         "sundown-cli",
         &[
@@ -31,8 +34,16 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("shop", &["sundown", "sundown-config", "sundown-telemetry"]),
-    ("peers", &["sundown"]),
-    ("xtask", &["sundown-verify", "sundown-testkit", "shop"]),
+    ("peers", &["sundown", "sundown-telemetry"]),
+    (
+        "xtask",
+        &[
+            "sundown-telemetry",
+            "sundown-verify",
+            "sundown-testkit",
+            "shop",
+        ],
+    ),
 ];
 
 /// Finds dependencies among our crates that are not on the list.

@@ -83,6 +83,12 @@ impl Service {
         .await
     }
 
+    /// An order service without an inventory that tells of its phases.
+    pub(crate) async fn that_logs(databases: &Databases) -> Self {
+        let args = ["orders", "--log", "info", "--database", &databases.orders];
+        Self::start(Way::Sundown, &args, address()).await
+    }
+
     async fn start(way: Way, args: &[&str], addr: SocketAddr) -> Self {
         let spawn = Spawn::new(env!("CARGO_BIN_EXE_shop")).args(args);
         let mut spawn = spawn.arg("--listen").arg(addr.to_string());
@@ -102,8 +108,22 @@ impl Service {
 
     /// Waits for the end that a signal must bring.
     pub(crate) async fn ended(&mut self, expected: Ended) {
-        let exit = self.process.wait_exit(LIMIT).await.unwrap();
-        assert_eq!(exit.ended, expected, "{}", self.process.stderr());
+        let ended = self.end().await;
+        assert_eq!(ended, expected, "{}", self.process.stderr());
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(&mut self) -> Ended {
+        self.process.wait_exit(LIMIT).await.unwrap().ended
+    }
+
+    /// The lines of its log among what else it says.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let stderr = self.process.stderr();
+        let lines = stderr.lines().filter(|line| line.starts_with('{'));
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// Sends SIGTERM and expects a clean end.

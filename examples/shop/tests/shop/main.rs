@@ -2,5 +2,6 @@
 
 mod harness;
 
+mod logs;
 mod routes;
 mod stops;

@@ -14,7 +14,7 @@ use crate::harness::{Databases, Load, Service, Way, address};
 use Target::{Both, Inventory, Orders};
 
 /// Sends the first bytes of a request; they reach the server's socket before this returns.
-async fn begin(orders: SocketAddr, bytes: &str) -> TcpStream {
+pub(crate) async fn begin(orders: SocketAddr, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(orders).await.unwrap();
     stream.write_all(bytes.as_bytes()).await.unwrap();
     stream
