@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
@@ -68,7 +69,15 @@ pub(super) struct Scratch {
     message: Vec<u8>,
     text: String,
     names: Vec<&'static str>,
+    clock: Clock,
     pub(super) line: Vec<u8>,
+}
+
+/// The text of the last second that was asked for: of most lines it is the same as of the one before.
+#[derive(Default)]
+struct Clock {
+    second: u64,
+    text: String,
 }
 
 impl Style {
@@ -114,6 +123,7 @@ impl Style {
             message,
             text,
             names,
+            clock,
             line,
         } = scratch;
         fields.clear();
@@ -126,7 +136,7 @@ impl Style {
             message,
             text,
         });
-        self.begin(line, SystemTime::now(), metadata.level(), metadata.target());
+        self.begin(line, clock, *metadata.level(), metadata.target());
         match self.format {
             Format::Human => {
                 line.extend_from_slice(message);
@@ -152,7 +162,8 @@ impl Style {
     /// The line that tells how many were lost.
     pub(super) fn confession(&self, lost: u64) -> Vec<u8> {
         let mut line = Vec::new();
-        self.begin(&mut line, SystemTime::now(), &Level::WARN, module_path!());
+        let mut clock = Clock::default();
+        self.begin(&mut line, &mut clock, Level::WARN, module_path!());
         let text =
             "log lines were lost: the log could not be written as fast as it grew, or not at all";
         // Nobody reads the result of writing to memory.
@@ -164,29 +175,27 @@ impl Style {
         line
     }
 
-    fn begin(&self, line: &mut Vec<u8>, now: SystemTime, level: &Level, target: &str) {
-        let now = humantime::format_rfc3339_micros(now);
+    fn begin(&self, line: &mut Vec<u8>, clock: &mut Clock, level: Level, target: &str) {
         let names = self.names();
-        let _ = match self.format {
-            Format::Human => write!(line, "{now} {level:>5} {} {target}: ", self.service),
-            Format::Ecs => write!(
-                line,
-                "{{\"{TIMESTAMP}\":\"{now}\",\"{}\":\"{}\",\"ecs.version\":\"8.11.0\",\"{}\":",
-                names.level,
-                level.as_str().to_ascii_lowercase(),
-                names.service
-            ),
-            Format::Json => write!(
-                line,
-                "{{\"{TIMESTAMP}\":\"{now}\",\"{}\":\"{level}\",\"{}\":",
-                names.level, names.service
-            ),
-        };
-        if self.format != Format::Human {
-            line.extend_from_slice(&self.service_json);
-            let _ = write!(line, ",\"{}\":", names.target);
-            write_json(line, target);
+        if self.format == Format::Human {
+            clock.write_now(line);
+            let _ = write!(line, " {level:>5} {} {target}: ", self.service);
+            return;
         }
+        write_all(line, &["{\"", TIMESTAMP, "\":\""]);
+        clock.write_now(line);
+        write_all(line, &["\",\"", names.level, "\":\""]);
+        match self.format {
+            Format::Ecs => {
+                let level = level.as_str().to_ascii_lowercase();
+                write_all(line, &[&level, "\",\"ecs.version\":\"8.11.0"]);
+            }
+            Format::Json | Format::Human => write_all(line, &[level.as_str()]),
+        }
+        write_all(line, &["\",\"", names.service, "\":"]);
+        line.extend_from_slice(&self.service_json);
+        write_all(line, &[",\"", names.target, "\":"]);
+        write_json(line, target);
     }
 
     fn end(&self, line: &mut Vec<u8>) {
@@ -235,6 +244,31 @@ impl Fields {
             names.push(name);
         }
         true
+    }
+}
+
+impl Clock {
+    /// Writes the time: RFC 3339, to the microsecond, UTC.
+    fn write_now(&mut self, line: &mut Vec<u8>) {
+        let now = SystemTime::now();
+        let since = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text.clear();
+            let second = SystemTime::UNIX_EPOCH + Duration::from_secs(self.second);
+            let _ = write!(self.text, "{}", humantime::format_rfc3339_seconds(second));
+            self.text.pop();
+        }
+        line.extend_from_slice(self.text.as_bytes());
+        let mut rest = since.subsec_micros();
+        let mut digits = *b".000000Z";
+        for digit in digits[1..7].iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+        }
+        line.extend_from_slice(&digits);
     }
 }
 
@@ -290,11 +324,10 @@ impl Writing<'_> {
             }
             return;
         }
-        let is_id = matches!(name, "traceId" | "trace_id" | "spanId" | "span_id");
-        let clean = match redaction.hides(name) {
-            true => REDACTED.into(),
-            false if is_id => text.into(),
-            false => redaction.redact(text),
+        let clean = match name {
+            "traceId" | "trace_id" | "spanId" | "span_id" => text.into(),
+            name if redaction.hides(name) => REDACTED.into(),
+            _ => redaction.redact(text),
         };
         self.field(field, |bytes| match human {
             true => write_human(bytes, &clean, true),
@@ -302,10 +335,10 @@ impl Writing<'_> {
         });
     }
 
-    fn number(&mut self, field: &Field, number: impl fmt::Display) {
+    fn number(&mut self, field: &Field, number: impl Serialize) {
         if !field.name().starts_with("log.") {
             self.field(field, |bytes| {
-                let _ = write!(bytes, "{number}");
+                serde_json::to_writer(bytes, &number).expect("a number can be written to memory");
             });
         }
     }
@@ -352,7 +385,7 @@ impl Visit for Writing<'_> {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         match value.is_finite() {
-            true => self.number(field, format_args!("{value:?}")),
+            true => self.number(field, value),
             // JSON has no number for it.
             false => self.text(field, &value.to_string()),
         }
@@ -381,8 +414,18 @@ impl fmt::Write for Bounded {
     }
 }
 
+fn write_all(bytes: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        bytes.extend_from_slice(text.as_bytes());
+    }
+}
+
 fn write_json(bytes: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(bytes, text).expect("text can be written to memory");
+    let is_plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\';
+    match text.as_bytes().iter().all(is_plain) {
+        true => write_all(bytes, &["\"", text, "\""]),
+        false => serde_json::to_writer(bytes, text).expect("text can be written to memory"),
+    }
 }
 
 /// Writes so that no text can end a line or move a terminal's cursor.

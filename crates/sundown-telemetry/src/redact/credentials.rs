@@ -67,6 +67,10 @@ impl Credentials {
 
     /// Finds all values that are secret, in no order.
     pub(super) fn find(&self, text: &[u8], found: &mut Vec<Range<usize>>) {
+        // Most values of fields are a word: nothing follows a name there.
+        if !text.iter().any(|byte| b":=, %".contains(byte)) {
+            return;
+        }
         for sign in self.signs.find_iter(text) {
             let value = match SIGNS[sign.pattern().as_usize()].1 {
                 Sign::Header => value_of(text, sign.range(), false).map(header_value),
@@ -87,7 +91,11 @@ pub(super) fn is_secret(name: &str) -> bool {
         let start = name.len().checked_sub(end.len());
         start.is_some_and(|start| name[start..].eq_ignore_ascii_case(end.as_bytes()))
     };
-    let mut signs = SIGNS.iter();
+    let last = name.last().map(u8::to_ascii_lowercase);
+    // Of most names this is all that is looked at.
+    let mut signs = SIGNS
+        .iter()
+        .filter(|(sign, _)| sign.as_bytes().last().copied() == last);
     signs.any(|(sign, kind)| match kind {
         Sign::Header | Sign::Name | Sign::Word => ends_with(sign),
         Sign::Scheme | Sign::Url => false,
