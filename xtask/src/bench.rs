@@ -29,6 +29,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
 
+use crate::guarded::rights::Rights;
 use crate::workspace::Workspace;
 use crate::{Verdict, open_files, progress};
 
@@ -60,6 +61,9 @@ pub(crate) struct Arguments {
     /// An earlier build of peer-sundown, whose throughput is compared with the present one's
     #[arg(long, value_name = "FILE", value_parser = program)]
     earlier: Option<PathBuf>,
+    /// Guard as an ordinary user without capabilities, if this runs as root: --only guard
+    #[arg(long, env = "XTASK_ORDINARY_USER")]
+    ordinary_user: bool,
     /// Print JSON instead of tables
     #[arg(long, env = "XTASK_JSON")]
     json: bool,
@@ -92,6 +96,8 @@ struct Bench<'a> {
     workspace: &'a Workspace,
     against: &'a [String],
     earlier: Option<&'a Path>,
+    /// Of a guard.
+    rights: Rights,
     machine: Machine,
     /// Rounds of what is cheap to repeat.
     pairs: usize,
@@ -167,6 +173,10 @@ impl<'a> Bench<'a> {
             workspace,
             against: &arguments.against,
             earlier: arguments.earlier.as_deref(),
+            rights: Rights {
+                ordinary_user: arguments.ordinary_user,
+                ..Rights::default()
+            },
             machine: Machine::describe()?,
             pairs: arguments.pairs,
             rounds: 3,

@@ -3,7 +3,7 @@
 
 use super::Bench;
 use super::findings::{Bound, Claim, Figure, Findings};
-use super::side::{self, BASELINE, OURS};
+use super::side::{self, BASELINE, Guarding, OURS};
 use super::statistics::{estimate, median, ratios};
 use super::throughput::{CPU_TIME, how, measure, rows, throughput_claim};
 use crate::folder::Folder;
@@ -26,7 +26,12 @@ pub(super) async fn run(bench: &Bench<'_>) -> anyhow::Result<Option<Findings>> {
     peer.build(bench.workspace)?;
     build_command(bench.workspace)?;
     let folder = Folder::new("bench-guard")?;
-    let sides = side::guarded(peer, &folder.path().join("guards"));
+    bench.rights.open(&folder)?;
+    let guarding = Guarding {
+        run_dir: folder.path().join("guards"),
+        rights: bench.rights,
+    };
+    let sides = side::guarded(peer, guarding);
     let measured = measure(bench, "guard", &sides).await?;
     let mut rows = rows(&sides, &measured);
     let guard = &measured[OURS].guard;

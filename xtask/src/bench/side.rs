@@ -15,6 +15,7 @@ use sundown_verify::Process;
 use sundown_verify::process::{Spawn, free_port};
 
 use crate::certificate::Trust;
+use crate::guarded::rights::Rights;
 use crate::peers::{self, Peer, Stop};
 use crate::progress;
 use crate::workspace::Workspace;
@@ -30,8 +31,8 @@ pub(super) struct Side {
     /// What is started instead of what the peer's sources give now.
     earlier: Option<PathBuf>,
     tls: Option<Tls>,
-    /// Where its guard has its socket, if it is guarded.
-    guard: Option<PathBuf>,
+    /// How it is guarded, if it is.
+    guard: Option<Guarding>,
     /// What and where it logs, if it is asked to.
     log: Option<Log>,
 }
@@ -41,6 +42,13 @@ pub(super) struct Side {
 struct Log {
     mode: &'static str,
     file: PathBuf,
+}
+
+/// Where a guard has its socket, and what it may.
+#[derive(Debug)]
+pub(super) struct Guarding {
+    pub(super) run_dir: PathBuf,
+    pub(super) rights: Rights,
 }
 
 /// What a side under TLS is given: the folder of its certificate, and to its clients whom to trust.
@@ -100,15 +108,15 @@ pub(super) fn against(baseline: &str, others: &[String]) -> anyhow::Result<Vec<S
     beside(vec![Side::of(baseline), double, Side::ours()?], others)
 }
 
-/// Lists a peer, its double, and the same under a guard whose socket is in this folder.
-pub(super) fn guarded(peer: &'static Peer, run_dir: &Path) -> [Side; 3] {
+/// Lists a peer, its double, and the same under a guard.
+pub(super) fn guarded(peer: &'static Peer, guarding: Guarding) -> [Side; 3] {
     let double = Side {
         label: format!("{} again (A/A)", peer.framework),
         ..Side::of(peer)
     };
     let guarded = Side {
         label: format!("{}, guarded", peer.framework),
-        guard: Some(run_dir.to_owned()),
+        guard: Some(guarding),
         ..Side::of(peer)
     };
     [Side::of(peer), double, guarded]
@@ -249,8 +257,8 @@ impl Side {
         if let Place::Core(core) = place {
             words.extend(["taskset", "-c", &core.to_string()].map(OsString::from));
         }
-        if self.guard.is_some() {
-            words.push(workspace.target.join("release/sundown").into());
+        if let Some(guarding) = &self.guard {
+            words.extend(guarding.rights.sundown(workspace));
             words.push("run".into());
             words.extend(GUARD_OPTIONS.map(OsString::from));
             words.push("--".into());
@@ -258,8 +266,8 @@ impl Side {
         words.push(command.get_program().into());
         words.extend(command.get_args().map(OsString::from));
         let mut spawn = Spawn::new(&words[0]).args(&words[1..]);
-        if let Some(run_dir) = &self.guard {
-            spawn = spawn.env("SUNDOWN_RUN_DIR", run_dir);
+        if let Some(guarding) = &self.guard {
+            spawn = spawn.env("SUNDOWN_RUN_DIR", &guarding.run_dir);
         }
         let (spawn, address) = match &self.tls {
             None => (spawn, plain),
