@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     /// several
     #[arg(long, value_name = "SOCKET", help_heading = "How it is started")]
     listen: Vec<Passed>,
-    /// What becomes of what it prints: `inherit`, or `json` for a JSON object a line, on stdout, with its
-    /// generation
+    /// What becomes of what it prints: `inherit`, or `json` for lines of a log on stdout, a JSON object each, with the
+    /// level and the generation, and without card numbers and credentials
     /// [default: inherit]
     #[arg(long, value_name = "FORM", help_heading = "How it is started")]
     output: Option<Output>,

@@ -598,7 +598,7 @@ async fn who_waits_for_a_slow_start_after_a_crash_is_served() {
     signal(first, libc::SIGKILL);
     pid_of(&mut guard, 2).await;
     let waiting = std::thread::spawn(move || visit(address));
-    tokio::time::sleep(Duration::from_secs(5)).await; // tidy: the guard looks at its queue twice meanwhile
+    tokio::time::sleep(Duration::from_secs(8)).await; // tidy: the guard looks at its queue within 5 s, and again 2 s later
     fs::write(&go, "").unwrap();
     waiting.join().unwrap().unwrap();
     let said = stop(guard).await;

@@ -8,6 +8,7 @@
 //! The means is the least time to live of what a connection takes (RFC 5082), as nothing that is routed or comes from
 //! this machine has the greatest there is. It needs no privilege.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -28,27 +29,24 @@ pub(crate) struct Hushed {
 }
 
 impl Hushed {
-    /// Hushes what came from there; gives the socket back where that cannot be done.
-    pub(crate) fn new(socket: OwnedFd, peer: SocketAddr) -> Result<Self, OwnedFd> {
+    /// Hushes what comes from there.
+    ///
+    /// # Errors
+    /// Where the system does not let it.
+    pub(crate) fn new(socket: OwnedFd, peer: SocketAddr) -> io::Result<Self> {
         // An IPv4 client of an IPv6 socket sends IPv4.
         let (level, option) = match peer {
             SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
             SocketAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_MINHOPCOUNT),
         };
-        let hush = || {
-            let before = sys::number(socket.as_fd(), level, option)?;
-            sys::set_number(socket.as_fd(), level, option, GREATEST)?;
-            std::io::Result::Ok(before)
-        };
-        match hush() {
-            Ok(before) => Ok(Self {
-                socket,
-                level,
-                option,
-                before,
-            }),
-            Err(_) => Err(socket),
-        }
+        let before = sys::number(socket.as_fd(), level, option)?;
+        sys::set_number(socket.as_fd(), level, option, GREATEST)?;
+        Ok(Self {
+            socket,
+            level,
+            option,
+            before,
+        })
     }
 }
 
@@ -89,7 +87,7 @@ mod tests {
             // Loopback hands it over before the write returns.
             server.set_nonblocking(true).unwrap();
             let unheard = server.read(&mut [0; 5]).unwrap_err();
-            assert_eq!(unheard.kind(), std::io::ErrorKind::WouldBlock);
+            assert_eq!(unheard.kind(), io::ErrorKind::WouldBlock);
             drop(hushed);
             server.set_nonblocking(false).unwrap();
             let mut heard = [0; 5];

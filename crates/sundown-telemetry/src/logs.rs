@@ -187,9 +187,9 @@ impl Logs {
             &self.service,
             self.redaction,
         ));
-        let confesses = style.clone();
-        let confession = Box::new(move |lost| confesses.confession(lost));
-        let (writer, thread) = Writer::start(self.sink, self.capacity, self.when_full, confession)
+        let tells = style.clone();
+        let loss_notice = Box::new(move |lost| tells.loss_notice(lost));
+        let (writer, thread) = Writer::start(self.sink, self.capacity, self.when_full, loss_notice)
             .map_err(NotStarted::Thread)?;
         let layer = LogLayer::new(style, writer.clone());
         let log = Log {

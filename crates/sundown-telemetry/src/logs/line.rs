@@ -160,7 +160,7 @@ impl Style {
     }
 
     /// The line that tells how many were lost.
-    pub(super) fn confession(&self, lost: u64) -> Vec<u8> {
+    pub(super) fn loss_notice(&self, lost: u64) -> Vec<u8> {
         let mut line = Vec::new();
         let mut clock = Clock::default();
         self.begin(&mut line, &mut clock, Level::WARN, module_path!());

@@ -15,7 +15,7 @@ use super::{Counts, WhenFull};
 const GATHER: Duration = Duration::from_millis(5);
 
 /// Makes the line that tells how many were lost.
-pub(super) type Confession = Box<dyn Fn(u64) -> Vec<u8> + Send>;
+pub(super) type LossNotice = Box<dyn Fn(u64) -> Vec<u8> + Send>;
 
 /// Where lines are put.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl Writer {
         sink: Box<dyn Write + Send>,
         capacity: usize,
         when_full: WhenFull,
-        confession: Confession,
+        loss_notice: LossNotice,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -67,7 +67,7 @@ impl Writer {
         let writes = shared.clone();
         let thread = std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || writes.write_all(sink, &confession))?;
+            .spawn(move || writes.write_all(sink, &loss_notice))?;
         Ok((Self(shared), thread))
     }
 
@@ -143,11 +143,12 @@ impl Shared {
     }
 
     /// Writes until it is closed and empty.
-    fn write_all(&self, mut sink: Box<dyn Write + Send>, confession: &Confession) {
+    fn write_all(&self, mut sink: Box<dyn Write + Send>, loss_notice: &LossNotice) {
         let mut leaving = Vec::new();
-        let mut confessed = 0;
+        let (mut told, mut fails) = (0, false);
         while let Some(lines) = self.gather(&mut leaving) {
             let mut result = sink.write_all(&leaving).and_then(|()| sink.flush());
+            tell_of_failure(&mut fails, &result);
             leaving.clear();
             let mut state = self.lock();
             state.leaving = 0;
@@ -157,12 +158,12 @@ impl Shared {
             }
             let lost = state.counts.lost();
             drop(state);
-            if result.is_ok() && lost > confessed {
+            if result.is_ok() && lost > told {
                 result = sink
-                    .write_all(&confession(lost - confessed))
+                    .write_all(&loss_notice(lost - told))
                     .and_then(|()| sink.flush());
                 if result.is_ok() {
-                    confessed = lost;
+                    told = lost;
                 }
             }
             self.written.notify_all();
@@ -193,6 +194,17 @@ impl Shared {
         state.leaving = std::mem::take(&mut state.lines);
         Some(state.leaving)
     }
+}
+
+/// Says on stderr when writing begins to fail: the log itself may never be able to.
+fn tell_of_failure(fails: &mut bool, result: &io::Result<()>) {
+    if let (false, Err(error)) = (*fails, result) {
+        let _ = writeln!(
+            io::stderr(),
+            "warning: the log cannot be written ({error}): its lines are lost until it can"
+        );
+    }
+    *fails = result.is_err();
 }
 
 fn wait<'a>(
@@ -247,9 +259,9 @@ mod tests {
             may,
             wrote: wrote.clone(),
         };
-        let confession = Box::new(|lost| format!("lost {lost}\n").into_bytes());
+        let loss_notice = Box::new(|lost| format!("lost {lost}\n").into_bytes());
         let (writer, thread) =
-            Writer::start(Box::new(sink), capacity, when_full, confession).unwrap();
+            Writer::start(Box::new(sink), capacity, when_full, loss_notice).unwrap();
         Stage {
             writer,
             thread,

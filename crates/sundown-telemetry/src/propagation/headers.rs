@@ -4,7 +4,7 @@
 
 use http::header::{AsHeaderName, HeaderMap, HeaderName, HeaderValue, IntoHeaderName};
 
-use super::Rejected;
+use super::{Parent, Rejected, SpanContext};
 
 /// How long the value of a header may be, in bytes: as much as W3C Baggage demands to be handed on.
 pub(super) const LONGEST: usize = 8192;
@@ -42,6 +42,19 @@ impl<'a> Reader<'a> {
     /// The value of a header; of several the first.
     pub(super) fn first(&self, name: impl AsHeaderName) -> Result<Option<&'a str>, Refusal> {
         self.headers.get(name).map(text).transpose()
+    }
+
+    /// The span that the value of a header names as a whole.
+    pub(super) fn span(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Option<SpanContext>,
+    ) -> Result<Option<Parent>, Refusal> {
+        let Some(text) = self.first(name)? else {
+            return Ok(None);
+        };
+        let context = read(text).ok_or(Refusal::Garbage)?;
+        Ok(Some(Parent::Span(context)))
     }
 
     /// All values of a header, in order.

@@ -19,11 +19,7 @@ const SAMPLED: u8 = 1;
 const DEBUG: u8 = 2;
 
 pub(super) fn extract(reader: &mut Reader<'_>) -> Result<Option<Parent>, Refusal> {
-    let Some(text) = reader.first(TRACE_ID)? else {
-        return Ok(None);
-    };
-    let context = read(text).ok_or(Refusal::Garbage)?;
-    Ok(Some(Parent::Span(context)))
+    reader.span(TRACE_ID, read)
 }
 
 /// Reads `trace:span:parent:flags`.

@@ -13,11 +13,7 @@ use super::{Parent, Sampling, SpanContext, SpanId, TraceId};
 const TRACE_ID: &str = "x-amzn-trace-id";
 
 pub(super) fn extract(reader: &mut Reader<'_>) -> Result<Option<Parent>, Refusal> {
-    let Some(text) = reader.first(TRACE_ID)? else {
-        return Ok(None);
-    };
-    let context = read(text).ok_or(Refusal::Garbage)?;
-    Ok(Some(Parent::Span(context)))
+    reader.span(TRACE_ID, read)
 }
 
 /// Reads `Root=1-time-id;Parent=span;Sampled=decision`, in any order.
