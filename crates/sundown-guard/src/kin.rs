@@ -107,6 +107,13 @@ pub(crate) fn has_files(pid: i32) -> bool {
     open(pid).next().is_some()
 }
 
+/// Whether any descendant of a process has anything open, or may have, where that may not be seen: if not, all of them
+/// end.
+pub(crate) fn have_files(ancestor: i32) -> bool {
+    let mut kin = descendants(ancestor).into_iter();
+    kin.any(|pid| has_files(pid) || !may_be_seen(pid))
+}
+
 /// What a process has open: the descriptors, and what the kernel calls them.
 fn open(pid: i32) -> impl Iterator<Item = (i32, String)> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));

@@ -17,9 +17,10 @@ use self::ending::{Finished, UnderWay};
 pub(crate) use self::ending::{ending, kill};
 pub(crate) use self::retirees::{Retiree, Retirees};
 use crate::Guard;
-use crate::drain::{Scope, refuse_newcomers};
+use crate::drain::{Held, Scope, refuse_newcomers};
 use crate::generation::{Generation, News};
 use crate::keeper::exit_code;
+use crate::kin;
 use crate::letters::To;
 use crate::output::say;
 use crate::parting::Parting;
@@ -139,9 +140,21 @@ impl Retiring {
         stop: &mut ServiceStop,
     ) -> Quiesced {
         let (scope, retiree, keeper) = (&self.scope, &self.retiree, self.generation.keeper());
+        // The connections of a process that dies are gone before it is: what was under way on them was not finished.
+        let had_files = keeper.is_some_and(kin::have_files);
+        let dies = || had_files && !keeper.is_some_and(kin::have_files);
         let rests = async {
             loop {
-                scope.quiesce(|held| retiree.is_held_by(held)).await?;
+                let tell = |held: Option<Held>| {
+                    if held.is_some() || !dies() {
+                        retiree.is_held_by(held);
+                    }
+                };
+                scope.quiesce(tell).await?;
+                if dies() {
+                    // Its end is told before long.
+                    return std::future::pending().await;
+                }
                 let kept = match keeper {
                     Some(keeper) => Some(Parting::at_rest(keeper, &scope.connections()?)),
                     None => None,
@@ -250,6 +263,8 @@ fn heed(
                 inode,
             }
         }
+        // What its keeper has to say of it is as true now.
+        News::Note(ref text) => return say(guard, text),
         _ => return,
     };
     // When the service stops nobody is steered any more.
