@@ -31,9 +31,21 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod logs;
+#[cfg(feature = "traces")]
+mod middleware;
+#[cfg(feature = "traces")]
+mod otlp;
 pub mod propagation;
 mod redact;
+#[cfg(feature = "traces")]
+mod traces;
 
 pub use foreign::Foreign;
 pub use logs::{BadLevels, Counts, Format, Log, LogLayer, Logs, NotStarted, Unwritten, WhenFull};
+#[cfg(feature = "traces")]
+pub use middleware::{ClientLayer, ClientService, ServerLayer, ServerService, TracedBody};
+#[cfg(feature = "traces")]
+pub use otlp::{BadEndpoint, Endpoint, Protocol};
 pub use redact::{BadPattern, Redaction};
+#[cfg(feature = "traces")]
+pub use traces::{NotTraced, SpanCounts, SpanExt, Tracer, Traces, Unsent, trace_context};

@@ -12,12 +12,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tracing::subscriber::SetGlobalDefaultError;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::filter::{Filtered, Targets};
+use tracing_subscriber::layer::{Layered, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 pub use self::layer::LogLayer;
+#[cfg(feature = "traces")]
+pub(crate) use self::layer::REQUESTS;
 use self::line::Style;
 use self::writer::Writer;
 use crate::redact::Redaction;
@@ -79,7 +81,12 @@ pub struct Logs {
     redaction: Redaction,
     capacity: usize,
     when_full: WhenFull,
+    beside: Option<Beside>,
 }
+
+/// The log with levels of its own, and what hears the same process beside it.
+type Levelled = Filtered<LogLayer, reload::Layer<Targets, Registry>, Registry>;
+type Beside = Box<dyn Layer<Layered<Levelled, Registry>> + Send + Sync>;
 
 impl Logs {
     /// Begins with what most services want: INFO and above, to stderr; on a terminal for people, otherwise JSON.
@@ -94,6 +101,7 @@ impl Logs {
             redaction: Redaction::default(),
             capacity: CAPACITY,
             when_full: WhenFull::Drop,
+            beside: None,
         }
     }
 
@@ -159,17 +167,32 @@ impl Logs {
         self
     }
 
+    /// Has something else hear what is logged, whatever the levels are.
+    #[cfg(feature = "traces")]
+    pub(crate) fn beside(mut self, other: Beside) -> Self {
+        self.beside = Some(other);
+        self
+    }
+
     /// Starts it, as the process's only one. What logs by the `log` crate is heard, too.
     ///
     /// # Errors
     /// If there is one already, or the system gives no thread.
-    pub fn init(self) -> Result<Log, NotStarted> {
+    pub fn init(mut self) -> Result<Log, NotStarted> {
         let levels = self.levels.clone();
+        let beside = self.beside.take();
         let (layer, mut log) = self.layer()?;
         let (levels, handle) = reload::Layer::new(levels);
         log.levels = Some(handle);
-        let subscriber = tracing_subscriber::registry().with(levels).with(layer);
-        subscriber.try_init()?;
+        let registry = tracing_subscriber::registry();
+        match beside {
+            // One filter for all costs less.
+            None => registry.with(levels).with(layer).try_init()?,
+            Some(other) => registry
+                .with(layer.with_filter(levels))
+                .with(other)
+                .try_init()?,
+        }
         Ok(log)
     }
 
@@ -249,7 +272,7 @@ impl Drop for Log {
     }
 }
 
-fn parse_levels(levels: &str) -> Result<Targets, BadLevels> {
+pub(crate) fn parse_levels(levels: &str) -> Result<Targets, BadLevels> {
     levels.parse().map_err(|cause| BadLevels::Unreadable {
         levels: levels.to_owned(),
         cause,

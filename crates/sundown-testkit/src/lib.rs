@@ -6,6 +6,8 @@
 
 mod acceptor;
 mod binary;
+#[cfg(feature = "collector")]
+mod collector;
 mod contract;
 pub mod frames;
 mod gate;
@@ -14,6 +16,8 @@ mod socket;
 mod terminal;
 
 pub use binary::bin_path;
+#[cfg(feature = "collector")]
+pub use collector::{Collector, Mood, Received, attribute};
 pub use contract::Contract;
 pub use gate::Gate;
 pub use scripted::{Scripted, Step, Unaccepted};

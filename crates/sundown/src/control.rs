@@ -21,6 +21,7 @@ use crate::report::{REPORT_SCHEMA, Report, progress_line};
 use crate::signals::{self, Requests, Signals};
 use crate::status::{Status, lasted};
 use crate::systemd::Said;
+use crate::trail::Trail;
 use crate::{stderr, sys};
 
 /// How often a terminal's progress line is renewed.
@@ -62,6 +63,7 @@ pub(crate) fn start(
         signals_seen: 0,
         live_line: false,
         next_progress: None,
+        trail: Trail::default(),
     };
     thread::Builder::new()
         .name("sundown-control".into())
@@ -77,6 +79,7 @@ struct Control {
     signals_seen: u32,
     live_line: bool,
     next_progress: Option<Instant>,
+    trail: Trail,
 }
 
 impl Control {
@@ -203,7 +206,7 @@ impl Control {
         if phase >= Phase::LameDuck {
             self.core.closing.store(true, Ordering::Relaxed);
         }
-        tracing::info!(target: "sundown", service = %self.core.name, %phase, "phase");
+        self.leave_trail(now, phase);
         match phase {
             Phase::Ready => self.tell_ready(),
             Phase::LameDuck => self.say_stopping(),
@@ -213,6 +216,24 @@ impl Control {
         self.end_live_line();
         self.core.link.phase.send_replace(phase);
         self.core.connections.look_again();
+    }
+
+    /// The phase's span, and its line.
+    fn leave_trail(&mut self, now: Instant, phase: Phase) {
+        let reason = self.lifecycle.reason().map(Reason::to_string);
+        let open = match phase {
+            Phase::LameDuck => self.core.whats_open(now).len(),
+            _ => 0,
+        };
+        let name = self.core.name.clone();
+        let span = self
+            .trail
+            .enter(phase, &name, reason.as_deref().unwrap_or_default(), open);
+        let inside = span.as_ref().map(tracing::Span::enter);
+        tracing::info!(target: "sundown", service = %name, %phase, "phase");
+        drop(inside);
+        let before = std::mem::replace(&mut self.core.findings().span, span);
+        drop(before);
     }
 
     fn cut(&mut self, now: Instant) {
@@ -251,7 +272,12 @@ impl Control {
         {
             stderr::lines(&report.to_string());
         }
-        tracing::info!(target: "sundown", exit_code = report.exit_code, stop_ms = report.took.as_millis() as u64, "stopped");
+        let span = self.core.findings().span.take();
+        drop(span);
+        self.trail.end(report, || {
+            let stop_ms = report.took.as_millis() as u64;
+            tracing::info!(target: "sundown", exit_code = report.exit_code, stop_ms, "stopped");
+        });
         if let Some(path) = &self.report_to
             && let Err(error) = write_report(path, report)
         {

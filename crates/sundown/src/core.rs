@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::budget::{Budget, Schedule};
 use crate::checks::Checks;
@@ -147,6 +148,8 @@ pub(crate) struct StopTimes {
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) phases: Vec<(Phase, Instant)>,
+    /// That of the phase, while it stops.
+    pub(crate) span: Option<Span>,
     /// Why it stops.
     pub(crate) reason: Option<Reason>,
     pub(crate) cut_off: Vec<CutOff>,

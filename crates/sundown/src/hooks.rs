@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::core::{Findings, RunningHook, lock};
 use crate::error::{BoxError, Error};
@@ -278,13 +280,21 @@ async fn run(
         name, when, run, ..
     } = hook;
     tracing::debug!(target: "sundown", hook = %name, %when, "hook begins");
-    lock(findings).hook = Some(RunningHook {
-        name: name.clone(),
-        when,
-        since: began,
+    let phase = {
+        let mut findings = lock(findings);
+        findings.hook = Some(RunningHook {
+            name: name.clone(),
+            when,
+            since: began,
+        });
+        findings.span.clone()
+    };
+    let span = phase.map_or_else(Span::none, |phase| {
+        tracing::info_span!(target: "sundown", parent: &phase, "hook", hook = %name, %when, outcome = Empty)
     });
     // A task of its own: its panic is a value here, and dropping the handle ends it.
-    let task = AbortOnDropHandle::new(tokio::spawn(async move { run().await }));
+    let task = async move { run().await }.instrument(span.clone());
+    let task = AbortOnDropHandle::new(tokio::spawn(task));
     let outcome = tokio::select! {
         biased;
         ended = task => match ended {
@@ -295,9 +305,13 @@ async fn run(
         () = over => HookOutcome::TimedOut,
     };
     let took = began.elapsed();
+    span.record("outcome", outcome.name());
     if outcome.is_failure() {
-        tracing::error!(target: "sundown", hook = %name, %when, ?outcome, "hook failed");
+        span.in_scope(|| {
+            tracing::error!(target: "sundown", hook = %name, %when, ?outcome, "hook failed");
+        });
     }
+    drop(span);
     let mut findings = lock(findings);
     findings.hook = None;
     findings.hooks.push(HookReport {

@@ -119,6 +119,7 @@ mod report;
 mod stderr;
 mod sys;
 mod systemd;
+mod trail;
 
 /// The atomics of `in_flight`, which loom replaces by its own.
 mod atomic {

@@ -9,11 +9,15 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::line::{Fields, Scratch, Style};
+use super::line::{Fields, Ids, Scratch, Style};
 use super::writer::Writer;
 
 /// Longer ones are not kept for the next line.
 const LONGEST_KEPT: usize = 64 << 10;
+
+/// The target of the spans that the layers of tower make of requests. What they say of a request is not in its lines:
+/// these name the span.
+pub(crate) const REQUESTS: &str = "sundown_telemetry::requests";
 
 thread_local! {
     /// Taken while it is in use: what is logged by a `Debug` of a field gets another.
@@ -41,6 +45,9 @@ where
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, ctx: Context<'_, S>) {
         let Some(span) = ctx.span(id) else { return };
+        if attributes.metadata().target() == REQUESTS {
+            return;
+        }
         let mut fields = Fields::default();
         self.style
             .add(&mut fields, |visitor| attributes.record(visitor));
@@ -62,6 +69,7 @@ where
         self.style.render(
             &mut scratch,
             metadata,
+            Ids::current(),
             |visitor| event.record(visitor),
             |append| {
                 for span in ctx.event_scope(event).into_iter().flatten() {

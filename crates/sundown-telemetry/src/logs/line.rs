@@ -5,6 +5,8 @@ use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
+use opentelemetry::trace::TraceContextExt as _;
+use opentelemetry::{Context, SpanId, TraceId};
 use serde::Serialize;
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
@@ -62,6 +64,27 @@ pub(super) struct Fields {
     ends: Vec<(&'static str, usize)>,
 }
 
+/// The span that a line comes of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ids {
+    trace: TraceId,
+    span: SpanId,
+}
+
+impl Ids {
+    /// Of the span that this thread is in, if it is traced.
+    pub(super) fn current() -> Option<Self> {
+        Context::map_current(|context| {
+            let span = context.span();
+            let span = span.span_context();
+            span.is_valid().then(|| Self {
+                trace: span.trace_id(),
+                span: span.span_id(),
+            })
+        })
+    }
+}
+
 /// Buffers for a line; kept, so that the next one needs none.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -115,6 +138,7 @@ impl Style {
         &self,
         scratch: &mut Scratch,
         metadata: &Metadata<'_>,
+        ids: Option<Ids>,
         record: impl FnOnce(&mut dyn Visit),
         spans: impl FnOnce(&mut dyn FnMut(&Fields)) + 'a,
     ) {
@@ -136,7 +160,7 @@ impl Style {
             message,
             text,
         });
-        self.begin(line, clock, *metadata.level(), metadata.target());
+        self.begin(line, clock, *metadata.level(), ids, metadata.target());
         match self.format {
             Format::Human => {
                 line.extend_from_slice(message);
@@ -146,6 +170,12 @@ impl Style {
                 let nothing: &[u8] = b"\"\"";
                 line.extend_from_slice(if message.is_empty() { nothing } else { message });
             }
+        }
+        if let Some(ids) = ids {
+            if self.format == Format::Human {
+                let _ = write!(line, " {}={}", self.names().trace, ids.trace);
+            }
+            names.extend([self.names().trace, self.names().span]);
         }
         let mut whole = fields.append_to(line, names);
         spans(&mut |outer| whole &= outer.append_to(line, names));
@@ -163,7 +193,7 @@ impl Style {
     pub(super) fn loss_notice(&self, lost: u64) -> Vec<u8> {
         let mut line = Vec::new();
         let mut clock = Clock::default();
-        self.begin(&mut line, &mut clock, Level::WARN, module_path!());
+        self.begin(&mut line, &mut clock, Level::WARN, None, module_path!());
         let text =
             "log lines were lost: the log could not be written as fast as it grew, or not at all";
         // Nobody reads the result of writing to memory.
@@ -175,7 +205,14 @@ impl Style {
         line
     }
 
-    fn begin(&self, line: &mut Vec<u8>, clock: &mut Clock, level: Level, target: &str) {
+    fn begin(
+        &self,
+        line: &mut Vec<u8>,
+        clock: &mut Clock,
+        level: Level,
+        ids: Option<Ids>,
+        target: &str,
+    ) {
         let names = self.names();
         if self.format == Format::Human {
             clock.write_now(line);
@@ -194,6 +231,13 @@ impl Style {
         }
         write_all(line, &["\",\"", names.service, "\":"]);
         line.extend_from_slice(&self.service_json);
+        if let Some(Ids { trace, span }) = ids {
+            let _ = write!(
+                line,
+                ",\"{}\":\"{trace}\",\"{}\":\"{span}\"",
+                names.trace, names.span
+            );
+        }
         write_all(line, &[",\"", names.target, "\":"]);
         write_json(line, target);
     }
