@@ -146,6 +146,13 @@ impl Propagation {
         }
     }
 
+    /// Reads these formats, too, where none before them is valid.
+    #[must_use]
+    pub fn also_reading(mut self, formats: impl IntoIterator<Item = Format>) -> Self {
+        self.reading.extend(formats);
+        self
+    }
+
     /// Writes these formats, and no others.
     #[must_use]
     pub fn writing(mut self, formats: impl IntoIterator<Item = Format>) -> Self {

@@ -53,7 +53,7 @@ const STOP: (&str, &str) = ("sundown", "stop");
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let collector = Endpoint::grpc("http://localhost:4317")?;
-/// let tracer = Traces::of("shop", collector).ratio(0.1).start()?;
+/// let tracer = Traces::of("shop").send_to(collector).ratio(0.1).start()?;
 /// let log = Logs::of("shop").traces(&tracer).init()?; // lines have trace ids
 ///
 /// let span = tracing::info_span!("work");
@@ -67,7 +67,7 @@ const STOP: (&str, &str) = ("sundown", "stop");
 #[must_use = "nothing is traced until `start`"]
 pub struct Traces {
     service: String,
-    endpoint: Endpoint,
+    endpoint: Option<Endpoint>,
     attributes: Vec<KeyValue>,
     ratio: f64,
     follows: bool,
@@ -82,10 +82,12 @@ impl Traces {
     /// Begins with what most services want: whoever calls decides whether a trace is sampled, and all that begin here
     /// are; spans of INFO and above. Card numbers and credentials are taken out. 32 MiB of spans are held at the
     /// most, and what comes then is dropped and counted.
-    pub fn of(service: impl Into<String>, endpoint: Endpoint) -> Self {
+    ///
+    /// Nothing is sent until it is said where to. Lines have trace ids all the same, and traces go on to others.
+    pub fn of(service: impl Into<String>) -> Self {
         Self {
             service: service.into(),
-            endpoint,
+            endpoint: None,
             attributes: Vec::new(),
             ratio: 1.0,
             follows: true,
@@ -95,6 +97,12 @@ impl Traces {
             redaction: Redaction::default(),
             capacity: CAPACITY,
         }
+    }
+
+    /// Hands spans to this collector.
+    pub fn send_to(mut self, collector: Endpoint) -> Self {
+        self.endpoint = Some(collector);
+        self
     }
 
     /// Says something of the service with each export: `deployment.environment.name`, `service.version`. What
@@ -162,14 +170,17 @@ impl Traces {
             .with_attributes(self.attributes)
             .with_service_name(self.service)
             .build();
-        let (sender, thread) = Sender::start(
-            self.capacity,
-            self.endpoint,
-            &resource,
-            Cleaner(self.redaction),
-            stopping.clone(),
-        )
-        .map_err(NotTraced)?;
+        let cleaner = Cleaner(self.redaction);
+        let start = |endpoint| {
+            Sender::start(
+                self.capacity,
+                endpoint,
+                &resource,
+                cleaner,
+                stopping.clone(),
+            )
+        };
+        let sender = self.endpoint.map(start).transpose().map_err(NotTraced)?;
         let sampler = Sampler {
             ratio: self.ratio,
             follows: self.follows,
@@ -177,17 +188,17 @@ impl Traces {
             stopping: stopping.clone(),
             all_of_stops: self.stops,
         };
-        let provider = SdkTracerProvider::builder()
-            .with_resource(resource)
-            .with_sampler(sampler)
-            .with_span_processor(sender.clone())
-            .build();
+        let mut provider = SdkTracerProvider::builder()
+            .with_resource(resource.clone())
+            .with_sampler(sampler);
+        if let Some((sender, _)) = &sender {
+            provider = provider.with_span_processor(sender.clone());
+        }
         Ok(Tracer {
             sender,
-            provider,
+            provider: provider.build(),
             levels: self.levels,
             stopping,
-            thread: Some(thread),
         })
     }
 }
@@ -195,11 +206,10 @@ impl Traces {
 /// Traces that run. When it is dropped, what waits is sent, for two seconds at the most, unless the collector is known
 /// to be away; later spans are lost.
 pub struct Tracer {
-    sender: Sender,
+    sender: Option<(Sender, JoinHandle<()>)>,
     provider: SdkTracerProvider,
     levels: Targets,
     stopping: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Tracer {
@@ -245,7 +255,10 @@ impl Tracer {
     /// # Errors
     /// If some are not, or will never be.
     pub async fn flush(&self, within: Duration) -> Result<(), Unsent> {
-        match self.sender.flush(within).await {
+        let Some((sender, _)) = &self.sender else {
+            return Ok(());
+        };
+        match sender.flush(within).await {
             (0, _) => Ok(()),
             (spans, why) => Err(Unsent { spans, why }),
         }
@@ -268,17 +281,20 @@ impl Tracer {
 
     /// How many spans there were.
     pub fn counts(&self) -> SpanCounts {
-        self.sender.counts()
+        let sender = self.sender.as_ref();
+        sender
+            .map(|(sender, _)| sender.counts())
+            .unwrap_or_default()
     }
 }
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        self.sender.close();
-        let Some(thread) = self.thread.take() else {
+        let Some((sender, thread)) = self.sender.take() else {
             return;
         };
-        if self.sender.is_in_trouble() {
+        sender.close();
+        if sender.is_in_trouble() {
             return;
         }
         let (tell, ended) = std::sync::mpsc::channel();

@@ -11,7 +11,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn a_log_of_warnings_alone_hides_no_span_and_its_lines_have_the_ids_of_spans_that_it_hides() {
     let collector = Collector::start(Mood::Takes);
     let endpoint = Endpoint::grpc(&collector.url()).unwrap();
-    let traces = Traces::of("shop", endpoint).levels("info,noise=warn");
+    let traces = Traces::of("shop")
+        .send_to(endpoint)
+        .levels("info,noise=warn");
     let tracer = traces.unwrap().start().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");

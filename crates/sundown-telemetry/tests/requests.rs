@@ -51,7 +51,11 @@ async fn call(Extension(baggage): Extension<Baggage>) -> String {
 async fn traced(ratio: f64, work: impl AsyncFnOnce(Router, &Tracer)) -> Vec<Received> {
     let collector = Collector::start(Mood::Takes);
     let endpoint = Endpoint::http(&collector.url()).unwrap();
-    let tracer = Traces::of("shop", endpoint).ratio(ratio).start().unwrap();
+    let tracer = Traces::of("shop")
+        .send_to(endpoint)
+        .ratio(ratio)
+        .start()
+        .unwrap();
     let subscriber = tracing_subscriber::registry().with(tracer.layer());
     work(router(), &tracer).with_subscriber(subscriber).await;
     tracer.flush(PATIENCE).await.unwrap();

@@ -22,7 +22,7 @@ fn endpoint(collector: &Collector) -> Endpoint {
 }
 
 fn shop(endpoint: Endpoint) -> Traces {
-    Traces::of("shop", endpoint)
+    Traces::of("shop").send_to(endpoint)
 }
 
 /// Does something that is traced.

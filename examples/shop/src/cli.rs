@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::database::DatabaseUrl;
-use crate::log::ServiceLog;
 use crate::orders::InventoryUrl;
+use crate::telemetry::Telemetry;
 use crate::{inventory, naive, orders};
 use clap::{Parser, Subcommand};
 
@@ -27,6 +28,10 @@ struct Cli {
         default_value = "warn"
     )]
     log: String,
+
+    /// Log to the end of this file instead
+    #[arg(long, global = true, env = "SHOP_LOG_FILE", value_name = "FILE")]
+    log_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,10 +90,10 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         Service::Orders { .. } => "orders",
         Service::Inventory { .. } => "inventory",
     };
-    let log = match ServiceLog::start(name, &cli.log) {
-        Ok(log) => log,
+    let telemetry = match Telemetry::start(name, &cli.log, cli.log_file.as_deref()) {
+        Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("error: --log {error}");
+            eprintln!("error: {error}");
             return ExitCode::from(2);
         }
     };
@@ -97,12 +102,12 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
             naive::orders(common.listen, common.database, inventory)
         }
         Service::Orders { common, inventory } => {
-            orders::run(log, common.listen, common.database, inventory)
+            orders::run(telemetry, common.listen, common.database, inventory)
         }
         Service::Inventory { common } if common.naive => {
             naive::inventory(common.listen, common.database)
         }
-        Service::Inventory { common } => inventory::run(log, common.listen, common.database),
+        Service::Inventory { common } => inventory::run(telemetry, common.listen, common.database),
     }
 }
 

@@ -4,6 +4,9 @@
 
 use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
+use sundown_telemetry::propagation::SpanContext;
+use sundown_telemetry::{SpanExt as _, trace_context};
+use tracing::Span;
 
 /// Something that happened to an order and concerns its stock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +17,9 @@ pub(crate) struct Event {
     pub(crate) order: String,
     pub(crate) item: String,
     pub(crate) quantity: i64,
+    /// The span that it comes of, as a `traceparent`; events of old have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +69,16 @@ impl Event {
             order: order.to_owned(),
             item: item.to_owned(),
             quantity,
+            trace: trace_context().map(|span| span.to_traceparent()),
         }
+    }
+
+    /// Has a span continue the trace that the event comes of.
+    pub(crate) fn continued_by(&self, span: Span) -> Span {
+        let trace = self.trace.as_deref();
+        if let Some(context) = trace.and_then(SpanContext::from_traceparent) {
+            span.continue_from(&context);
+        }
+        span
     }
 }

@@ -15,16 +15,16 @@ use sundown::Context;
 use crate::answer::Refusal;
 use crate::database::{self, DatabaseUrl};
 use crate::event::{Event, Outcome};
-use crate::log::ServiceLog;
 use crate::pages;
+use crate::telemetry::{self, Telemetry};
 
 /// Runs the inventory service until it is stopped.
-pub(crate) fn run(log: ServiceLog, listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
-    let app = log.app("inventory").grace(Duration::from_secs(25));
+pub(crate) fn run(telemetry: Telemetry, listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
+    let app = telemetry.app("inventory").grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
         Ok(app
-            .http(listen, router(pool.clone()))
+            .http(listen, telemetry::traced(router(pool.clone())))
             .release("inventory-db", pool))
     })
 }

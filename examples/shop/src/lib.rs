@@ -19,8 +19,8 @@ mod naive;
 
 mod answer;
 mod database;
-mod log;
 mod pages;
+mod telemetry;
 
 mod audit;
 

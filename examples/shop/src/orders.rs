@@ -17,7 +17,7 @@ use std::time::Duration;
 use sundown::{Consumer, Worker};
 
 use crate::database::{self, DatabaseUrl};
-use crate::log::ServiceLog;
+use crate::telemetry::{self, Telemetry};
 use outbox::{Outbox, deliver};
 
 pub(crate) use service::Slowness;
@@ -25,16 +25,16 @@ pub(crate) use upstream::{Inventory, InventoryUrl};
 
 /// Runs the order service until it is stopped.
 pub(crate) fn run(
-    log: ServiceLog,
+    telemetry: Telemetry,
     listen: SocketAddr,
     database: DatabaseUrl,
     inventory: InventoryUrl,
 ) -> ExitCode {
-    let app = log.app("orders").grace(Duration::from_secs(25));
+    let app = telemetry.app("orders").grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
         let outbox = Outbox::new(pool.clone());
-        let router = service::router(pool.clone(), outbox.news());
+        let router = telemetry::traced(service::router(pool.clone(), outbox.news()));
         let inventory = Inventory::at(&inventory);
         let consumer = Consumer::new(outbox, move |batch, ctx| {
             deliver(batch, inventory.clone(), ctx)

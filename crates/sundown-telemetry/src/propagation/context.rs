@@ -6,6 +6,7 @@ use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 
 use super::trace_state::TraceState;
+use super::w3c;
 
 /// Names a trace. Displayed as 32 hexadecimal digits, in lower case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,6 +131,25 @@ impl SpanContext {
             is_remote: false,
             ..self.clone()
         }
+    }
+
+    /// Reads the value of a `traceparent`, such as a message carries one: the context of a span of another process.
+    ///
+    /// ```
+    /// use sundown_telemetry::propagation::SpanContext;
+    ///
+    /// let text = "00-80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-01";
+    /// let context = SpanContext::from_traceparent(text).ok_or("no traceparent")?;
+    /// assert_eq!(context.to_traceparent(), text);
+    /// # Ok::<(), &str>(())
+    /// ```
+    pub fn from_traceparent(text: &str) -> Option<Self> {
+        w3c::read(text)
+    }
+
+    /// Writes it as the value of a `traceparent`, for a message. Its trace state stays behind.
+    pub fn to_traceparent(&self) -> String {
+        w3c::write(self)
     }
 
     /// The context of a span of another process.

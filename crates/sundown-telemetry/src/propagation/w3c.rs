@@ -37,7 +37,7 @@ pub(super) fn extract(reader: &mut Reader<'_>) -> Result<Option<Parent>, Refusal
 }
 
 /// Reads `version-trace-parent-flags`, of this version or one to come.
-fn read(text: &str) -> Option<SpanContext> {
+pub(super) fn read(text: &str) -> Option<SpanContext> {
     let (known, rest) = text.split_at_checked(LENGTH)?;
     let mut fields = known.split('-');
     let version = lower_hex(fields.next()?, 2)?;
@@ -61,7 +61,8 @@ fn read(text: &str) -> Option<SpanContext> {
     Some(context)
 }
 
-pub(super) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
+/// Writes `version-trace-parent-flags`.
+pub(super) fn write(context: &SpanContext) -> String {
     let sampled = if context.sampling.is_sampled() {
         SAMPLED
     } else {
@@ -69,11 +70,11 @@ pub(super) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
     };
     let random = if context.random { RANDOM } else { 0 };
     let (trace_id, span_id, flags) = (context.trace_id, context.span_id, sampled | random);
-    headers::put(
-        headers,
-        TRACEPARENT,
-        format!("00-{trace_id}-{span_id}-{flags:02x}"),
-    );
+    format!("00-{trace_id}-{span_id}-{flags:02x}")
+}
+
+pub(super) fn inject(context: &SpanContext, headers: &mut HeaderMap) {
+    headers::put(headers, TRACEPARENT, write(context));
     headers.remove(TRACESTATE);
     if !context.trace_state.is_empty() {
         headers::put(headers, TRACESTATE, context.trace_state.to_string());

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 use sqlx::{AnyConnection, AnyPool, FromRow};
+use tracing::Instrument as _;
 
 use crate::event::{Event, Kind, Outcome, Stock};
 
@@ -44,13 +45,9 @@ pub(crate) async fn apply(pool: &AnyPool, events: &[Event]) -> Result<Vec<Outcom
     let mut transaction = pool.begin().await?;
     let mut outcomes = Vec::with_capacity(events.len());
     for event in events {
-        if is_new(&mut transaction, event).await? {
-            match event.kind {
-                Kind::Reserve => reserve(&mut transaction, event).await?,
-                Kind::Release => release(&mut transaction, event).await?,
-            }
-        }
-        let stock = stock_of(&mut transaction, &event.order).await?;
+        let span = tracing::info_span!("apply", otel.kind = "consumer", order = event.order);
+        let stock = apply_one(&mut transaction, event);
+        let stock = stock.instrument(event.continued_by(span)).await?;
         outcomes.push(Outcome {
             order: event.order.clone(),
             stock,
@@ -58,6 +55,18 @@ pub(crate) async fn apply(pool: &AnyPool, events: &[Event]) -> Result<Vec<Outcom
     }
     transaction.commit().await?;
     Ok(outcomes)
+}
+
+async fn apply_one(connection: &mut AnyConnection, event: &Event) -> Result<Stock, sqlx::Error> {
+    if is_new(connection, event).await? {
+        match event.kind {
+            Kind::Reserve => reserve(connection, event).await?,
+            Kind::Release => release(connection, event).await?,
+        }
+    }
+    let stock = stock_of(connection, &event.order).await?;
+    tracing::info!(order = event.order, ?stock, "event applied");
+    Ok(stock)
 }
 
 async fn is_new(connection: &mut AnyConnection, event: &Event) -> Result<bool, sqlx::Error> {

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use sqlx::{AnyConnection, AnyPool};
 use sundown::{BoxError, Context, Delivery, Pulled, Source};
+use sundown_telemetry::SpanExt as _;
 use tokio::sync::Notify;
+use tracing::{Instrument as _, Span};
 
 use super::upstream::{Inventory, TellError};
 use crate::event::{Event, Outcome, Stock};
@@ -145,9 +147,11 @@ pub(super) async fn deliver(
     inventory: Inventory,
     ctx: Context,
 ) -> Result<(), BoxError> {
+    let Carried { events, call, .. } = Carried::new(batch.events);
     let mut pause = PAUSES.0;
     loop {
-        match attempt(&batch.events, &inventory, &ctx).await {
+        let attempt = attempt(&events, &inventory, &ctx).instrument(call.clone());
+        match attempt.await {
             Ok(outcomes) => {
                 settle(&batch.pool, &outcomes).await?;
                 batch.delivered.store(true, Ordering::Release);
@@ -159,6 +163,41 @@ pub(super) async fn deliver(
             biased;
             () = ctx.draining() => return Ok(()),
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+        }
+    }
+}
+
+/// Events, each with a span of its way in the trace that it comes of.
+struct Carried {
+    events: Vec<Event>,
+    /// That of the calls: of one event alone its own.
+    call: Span,
+    /// They end with the way.
+    _spans: Vec<Span>,
+}
+
+impl Carried {
+    fn new(mut events: Vec<Event>) -> Self {
+        let mut spans = Vec::new();
+        for event in &mut events {
+            let span = tracing::info_span!("carry", otel.kind = "producer", order = event.order);
+            let span = event.continued_by(span);
+            event.trace = span.trace_context().map(|span| span.to_traceparent());
+            spans.push(span);
+        }
+        let call = match &spans[..] {
+            [one] => one.clone(),
+            many => {
+                let batch = tracing::info_span!("carry_batch", events = many.len());
+                let contexts = many.iter().filter_map(Span::trace_context);
+                contexts.for_each(|context| batch.link_to(&context));
+                batch
+            }
+        };
+        Self {
+            events,
+            call,
+            _spans: spans,
         }
     }
 }

@@ -57,6 +57,9 @@ async fn place(
     }
     transaction.commit().await?;
     orders.news.notify_one();
+    if let Placed::New(order) = &placed {
+        tracing::info!(order = order.id, "order placed");
+    }
     placed.answer()
 }
 

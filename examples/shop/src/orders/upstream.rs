@@ -11,9 +11,12 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sundown::Cancelled;
+use sundown_telemetry::ClientService;
 use thiserror::Error;
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::event::{Event, Outcome};
+use crate::telemetry;
 
 /// Where the inventory service is, such as `http://127.0.0.1:8081`.
 #[derive(Debug, Clone)]
@@ -56,9 +59,9 @@ pub(crate) enum TellError {
 }
 
 /// A client of the inventory service; clones share its connections.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Inventory {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: ClientService<Client<HttpConnector, Full<Bytes>>>,
     events: Uri,
 }
 
@@ -66,7 +69,7 @@ impl Inventory {
     pub(crate) fn at(url: &InventoryUrl) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
-            client,
+            client: telemetry::client_layer().layer(client),
             events: url.events.clone(),
         }
     }
@@ -83,7 +86,7 @@ impl Inventory {
         *request.headers_mut() = headers;
         let json = header::HeaderValue::from_static("application/json");
         request.headers_mut().insert(header::CONTENT_TYPE, json);
-        let answer = self.client.request(request).await?;
+        let answer = self.client.clone().oneshot(request).await?;
         if answer.status() != StatusCode::OK {
             return Err(TellError::Refused(answer.status()));
         }

@@ -89,12 +89,42 @@ impl Service {
         Self::start(Way::Sundown, &args, address()).await
     }
 
+    /// Both services, which log and hand their spans to a collector.
+    pub(crate) async fn both_traced(databases: &Databases, collector: &str) -> [Self; 2] {
+        let args = ["inventory", "--database", &databases.inventory];
+        let inventory = Self::traced(&args, collector).await;
+        let url = format!("http://{}", inventory.addr);
+        let args = [
+            "orders",
+            "--database",
+            &databases.orders,
+            "--inventory",
+            &url,
+        ];
+        let orders = Self::traced(&args, collector).await;
+        [orders, inventory]
+    }
+
+    async fn traced(args: &[&str], collector: &str) -> Self {
+        let spawn = Self::spawn(args, address()).args(["--log", "info"]);
+        let spawn = spawn.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+        Self::listening(spawn.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")).await
+    }
+
     async fn start(way: Way, args: &[&str], addr: SocketAddr) -> Self {
-        let spawn = Spawn::new(env!("CARGO_BIN_EXE_shop")).args(args);
-        let mut spawn = spawn.arg("--listen").arg(addr.to_string());
+        let mut spawn = Self::spawn(args, addr);
         if way == Way::Naive {
             spawn = spawn.arg("--naive");
         }
+        Self::listening(spawn).await
+    }
+
+    fn spawn(args: &[&str], addr: SocketAddr) -> Spawn {
+        let spawn = Spawn::new(env!("CARGO_BIN_EXE_shop")).args(args);
+        spawn.arg("--listen").arg(addr.to_string())
+    }
+
+    async fn listening(spawn: Spawn) -> Self {
         let mut process = spawn.start().unwrap();
         let ready = process.wait_line("ready, http on ", LIMIT).await;
         let addr = ready.unwrap_or_else(|error| panic!("{error}: {}", process.stderr()));
@@ -115,6 +145,11 @@ impl Service {
     /// Waits for its end.
     pub(crate) async fn end(&mut self) -> Ended {
         self.process.wait_exit(LIMIT).await.unwrap().ended
+    }
+
+    /// All that it says.
+    pub(crate) fn says(&self) -> String {
+        self.process.stderr()
     }
 
     /// The lines of its log among what else it says.

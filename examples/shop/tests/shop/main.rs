@@ -5,3 +5,4 @@ mod harness;
 mod logs;
 mod routes;
 mod stops;
+mod traces;

@@ -1,0 +1,106 @@
+//! The shop's log and traces.
+//!
+//! Lines go to stderr, for people on a terminal and as JSON elsewhere, or to a file, and are whole when the process
+//! ends. Spans go to a collector, if the environment names one; lines have trace ids either way.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use sundown::{App, Hook};
+use sundown_telemetry::propagation::{Format, Ids, Propagation, Vendor};
+use sundown_telemetry::{
+    BadEndpoint, BadLevels, ClientLayer, Endpoint, Log, Logs, NotStarted, NotTraced, ServerLayer,
+    Tracer, Traces,
+};
+use thiserror::Error;
+
+/// How long spans may take to leave once everything else is over.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+
+/// The log and the traces of a service; none of its own where whoever embeds the shop has some.
+#[derive(Clone)]
+pub(crate) struct Telemetry {
+    log: Option<Arc<Log>>,
+    tracer: Option<Arc<Tracer>>,
+}
+
+impl Telemetry {
+    /// Starts them.
+    ///
+    /// # Errors
+    /// If these are no levels, the file cannot be opened, or the environment names a collector that is none.
+    pub(crate) fn start(service: &str, levels: &str, file: Option<&Path>) -> Result<Self, Mistake> {
+        let mut traces = Traces::of(service);
+        if let Some(collector) = Endpoint::from_env()? {
+            traces = traces.send_to(collector);
+        }
+        let tracer = traces.start()?;
+        let mut log = Logs::of(service).levels(levels)?;
+        if let Some(file) = file {
+            log = log.file(file).map_err(Mistake::Log)?;
+        }
+        let (log, tracer) = match log.traces(&tracer).init() {
+            Ok(log) => (Some(Arc::new(log)), Some(Arc::new(tracer))),
+            Err(NotStarted::Taken(_)) => (None, None),
+            Err(error) => return Err(Mistake::Log(error)),
+        };
+        Ok(Self { log, tracer })
+    }
+
+    /// Begins a service whose spans are sent once it has released all else, and whose last line is written before its
+    /// process ends, however that does.
+    pub(crate) fn app(self, name: &str) -> App {
+        let mut app = App::new(name);
+        if let Some(tracer) = self.tracer {
+            let last = tracer.clone();
+            let send = async move || tracer.flush(LAST_SPANS).await;
+            app = app
+                .hook(Hook::post_cleanup("spans", send))
+                .last_words(move |within| {
+                    // The spans of the stop itself; what is not sent is told by the collector's absence.
+                    let _ = last.blocking_flush(within);
+                });
+        }
+        if let Some(log) = self.log {
+            app = app.last_words(move |within| {
+                // What is not written is counted by the log itself, and there is nobody left to tell.
+                let _ = log.flush(within);
+            });
+        }
+        app
+    }
+}
+
+/// Makes spans of the requests that a router serves.
+pub(crate) fn traced(router: Router) -> Router {
+    router.layer(ServerLayer::new(propagation()))
+}
+
+/// Makes spans of the requests that are made.
+pub(crate) fn client_layer() -> ClientLayer {
+    ClientLayer::new(propagation())
+}
+
+/// How trace ids come and go: all that is read by default, and then the header of the shop's oldest clients.
+fn propagation() -> Propagation {
+    let old = Vendor::new(OLD_HEADER, Ids::Hex);
+    Propagation::default().also_reading([Format::Vendor(old)])
+}
+
+/// By which the shop's oldest clients name a trace.
+const OLD_HEADER: axum::http::HeaderName = axum::http::HeaderName::from_static("x-shop-trace");
+
+/// Something of the log or the traces cannot be as it was asked for.
+#[derive(Debug, Error)]
+pub(crate) enum Mistake {
+    #[error("--log {0}")]
+    Levels(#[from] BadLevels),
+    #[error("OTEL_EXPORTER_OTLP_*: {0}")]
+    Endpoint(#[from] BadEndpoint),
+    #[error("{0}")]
+    Log(#[source] NotStarted),
+    #[error("{0}")]
+    Traces(#[from] NotTraced),
+}
