@@ -24,6 +24,7 @@ mod postgres;
 mod progress;
 mod restarts;
 mod secrets;
+mod spans;
 mod stops;
 mod streams;
 mod tidy;
@@ -62,6 +63,7 @@ enum Chore {
     Postgres(postgres::Arguments),
     Restarts(restarts::Arguments),
     Secrets(secrets::Arguments),
+    Spans(spans::Arguments),
     Guarded(guarded::Arguments),
     Stops(stops::Arguments),
     Streams(streams::Arguments),
@@ -106,6 +108,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Restarts(arguments) => restarts::run(&workspace, &arguments),
         Chore::Secrets(arguments) => secrets::run(&arguments),
+        Chore::Spans(arguments) => spans::run(&workspace, &arguments),
         Chore::Guarded(arguments) => guarded::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),
         Chore::Streams(arguments) => streams::run(&workspace, &arguments),

@@ -122,6 +122,20 @@ pub(crate) static LOGS: Peer = Peer {
     probes: None,
 };
 
+/// An OpenTelemetry Collector; no server to compare with. It is started with settings in a file.
+pub(crate) static OTELCOL: Peer = Peer {
+    name: "otelcol",
+    framework: "OpenTelemetry Collector",
+    language: Language::Go("otelcol"),
+    stop: Stop::Graceful,
+    http2: true,
+    paced: false,
+    ws: false,
+    grpc: None,
+    tls: false,
+    probes: None,
+};
+
 /// The probes of Spring Boot's actuator.
 const ACTUATOR: Probes = Probes {
     ready: "/actuator/health/readiness",

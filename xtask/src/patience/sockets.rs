@@ -23,9 +23,14 @@ pub(super) struct InFront {
 }
 
 impl InFront {
-    /// Looks at the listeners of a port of IPv4.
+    /// Looks at the listeners of a port: of IPv4, and of IPv6, where one may serve both.
     pub(super) fn of(port: u16) -> io::Result<Self> {
-        Ok(Self::read(&fs::read_to_string("/proc/net/tcp")?, port))
+        let read = |table| Ok::<_, io::Error>(Self::read(&fs::read_to_string(table)?, port));
+        let (four, six) = (read("/proc/net/tcp")?, read("/proc/net/tcp6")?);
+        Ok(Self {
+            queued: four.queued + six.queued,
+            shaking: four.shaking + six.shaking,
+        })
     }
 
     /// Waits until it is as expected.

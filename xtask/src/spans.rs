@@ -1,0 +1,353 @@
+//! `cargo xtask spans`: whether each request that a server has answered is with a collector when the process has
+//! ended, and whether each span that is not is counted.
+//!
+//! The shop's order service is stopped by SIGTERM at a random instant under load, before an OpenTelemetry Collector
+//! that takes what comes, one that is frozen and comes back, one that is frozen for good, and none. Each request names
+//! a trace of its own; of those that were answered, the collector's file must have the span.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rand::Rng as _;
+use serde::Serialize;
+use serde_json::Value;
+use sundown_verify::plan::{Plan, Request, Requests};
+use sundown_verify::process::{Process, Spawn, free_port};
+use sundown_verify::{Kind, Load};
+
+use crate::folder::Folder;
+use crate::peers::OTELCOL;
+use crate::workspace::Workspace;
+use crate::{Verdict, progress};
+
+/// Stop a server that traces each request, under load, and look for the spans of those that it has answered
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// How many stops before a collector that takes what comes; a tenth of it before each of the others
+    #[arg(long, value_name = "N", default_value_t = 100, env = "XTASK_STOPS")]
+    stops: u32,
+    /// Print JSON instead of a table
+    #[arg(long, env = "XTASK_JSON")]
+    json: bool,
+}
+
+/// How long a process may take to listen, and to end.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The time that the shop gives its last spans, and what a machine that is busy may add.
+const LAST_SPANS: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_millis(500);
+
+/// Spans of a stop that have ended when the last are sent: two phases, and the release of the database.
+const OF_THE_STOP: u64 = 3;
+
+/// What a collector does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Collector {
+    /// It takes what comes.
+    Up,
+    /// It is frozen, and goes on when the signal comes.
+    Late,
+    /// It is frozen: the kernel takes connections for it, and nobody answers.
+    Frozen,
+    /// It is not there.
+    Down,
+}
+
+#[derive(Serialize)]
+struct Row {
+    collector: Collector,
+    stops: u32,
+    /// Requests whose answers arrived in full.
+    answered: u64,
+    /// Spans of requests that the collector has.
+    spans: u64,
+    /// Those that the service has told not to be sent.
+    told: u64,
+    /// Answered requests that the collector has no span of, and that the service has not told of.
+    lost: u64,
+    /// Stops of which the collector has no span, though it was there.
+    untraced: u32,
+    /// The longest that the last spans took.
+    longest_ms: f64,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
+    if let Some(missing) = OTELCOL.missing_toolchain() {
+        anyhow::bail!("{missing}");
+    }
+    progress::line("building an OpenTelemetry Collector, and the shop");
+    OTELCOL.build(workspace)?;
+    let mut build = workspace.cargo();
+    build.args(["build", "--quiet", "--release", "--package", "shop"]);
+    ensure!(build.status()?.success(), "the shop does not build");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let mut rows = Vec::new();
+    for collector in [
+        Collector::Up,
+        Collector::Late,
+        Collector::Frozen,
+        Collector::Down,
+    ] {
+        let stops = match collector {
+            Collector::Up => arguments.stops,
+            _ => arguments.stops.div_ceil(10),
+        };
+        let mut row = Row::of(collector);
+        for stop in 1..=stops {
+            progress::line(&format!("collector {collector:?}: stop {stop} of {stops}"));
+            runtime.block_on(one(workspace, &mut row))?;
+        }
+        rows.push(row);
+    }
+    progress::clear();
+    if arguments.json {
+        println!("{}", serde_json::json!({"schema": 1, "rows": rows}));
+    } else {
+        rows.iter().for_each(Row::print);
+    }
+    let holds = rows.iter().all(Row::holds);
+    Ok(if holds {
+        Verdict::Holds
+    } else {
+        Verdict::Broken
+    })
+}
+
+impl Row {
+    fn of(collector: Collector) -> Self {
+        Self {
+            collector,
+            stops: 0,
+            answered: 0,
+            spans: 0,
+            told: 0,
+            lost: 0,
+            untraced: 0,
+            longest_ms: 0.0,
+        }
+    }
+
+    fn print(&self) {
+        let name = format!("{:?}", self.collector).to_lowercase();
+        println!(
+            "collector {name:6} {} stops: {} requests answered, {} spans of requests there, {} told to be unsent, {} lost; \
+             {} stops without a trace; the last spans took {:.0} ms at the most",
+            self.stops,
+            self.answered,
+            self.spans,
+            self.told,
+            self.lost,
+            self.untraced,
+            self.longest_ms
+        );
+    }
+
+    fn holds(&self) -> bool {
+        let limit = (LAST_SPANS + BUSY).as_secs_f64() * 1000.0;
+        let is_there = matches!(self.collector, Collector::Up | Collector::Late);
+        self.lost == 0
+            && self.untraced == 0
+            && self.longest_ms <= limit
+            && (!is_there || self.told == 0)
+    }
+}
+
+async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
+    let folder = Folder::new("spans")?;
+    let endpoint = free_port()?;
+    let file = folder.path().join("traces.json");
+    let mut collector = match row.collector {
+        Collector::Down => None,
+        _ => Some(start_collector(workspace, folder.path(), endpoint, &file).await?),
+    };
+    if let (Some(collector), Collector::Late | Collector::Frozen) = (&mut collector, row.collector)
+    {
+        collector.signal(libc::SIGSTOP)?;
+    }
+    let report = folder.path().join("report.json");
+    let (mut orders, target) = start_orders(workspace, folder.path(), endpoint, &report).await?;
+    let answered = Answered::default();
+    let load = Load::start(plan(target, &answered));
+    let instant = rand::rng().random_range(50..300);
+    tokio::time::sleep(Duration::from_millis(instant)).await;
+    orders.signal(libc::SIGTERM)?;
+    if let (Some(collector), Collector::Late) = (&mut collector, row.collector) {
+        collector.signal(libc::SIGCONT)?;
+    }
+    orders.wait_exit(PATIENCE).await?;
+    load.finish().await;
+    if let Some(collector) = &mut collector {
+        collector.signal(libc::SIGCONT)?;
+        collector.signal(libc::SIGTERM)?;
+        collector.wait_exit(PATIENCE).await?;
+    }
+    let there = read_spans(&file)?;
+    let told = Told::read(&report)?;
+    let answered = answered.traces();
+    let missing = answered.difference(&there.requests).count() as u64;
+    row.stops += 1;
+    row.answered += answered.len() as u64;
+    row.spans += there.requests.len() as u64;
+    row.told += told.unsent;
+    row.longest_ms = row.longest_ms.max(told.took_ms);
+    row.untraced += u32::from(row.collector != Collector::Down && !there.stop && told.unsent == 0);
+    row.lost += match row.collector {
+        Collector::Up | Collector::Late => missing,
+        // Nothing has arrived, or it is not known to have: all that was made is told.
+        Collector::Frozen | Collector::Down => (told.served + OF_THE_STOP).abs_diff(told.unsent),
+    };
+    Ok(())
+}
+
+async fn start_collector(
+    workspace: &Workspace,
+    folder: &Path,
+    endpoint: SocketAddr,
+    file: &Path,
+) -> anyhow::Result<Process> {
+    let settings = serde_json::json!({
+        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": endpoint.to_string()}}}},
+        "exporters": {"file": {"path": file}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["file"]}},
+        },
+    });
+    // JSON is YAML.
+    let config = folder.join("collector.yaml");
+    fs::write(&config, settings.to_string())?;
+    let program = OTELCOL.command(workspace, 0);
+    let spawn = Spawn::new(program.get_program()).arg("--config");
+    let mut collector = spawn.arg(&config).start()?;
+    let listens = collector.wait_listening(endpoint, PATIENCE).await;
+    listens.with_context(|| collector.stderr())?;
+    Ok(collector)
+}
+
+async fn start_orders(
+    workspace: &Workspace,
+    folder: &Path,
+    collector: SocketAddr,
+    report: &Path,
+) -> anyhow::Result<(Process, SocketAddr)> {
+    let database = format!("sqlite:{}", folder.join("orders.db").display());
+    let spawn = Spawn::new(workspace.target.join("release/shop"))
+        .args(["orders", "--listen", "127.0.0.1:0", "--database", &database])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .env("SUNDOWN_REPORT", report);
+    let mut orders = spawn.start()?;
+    let address = orders.wait_line("ready, http on ", PATIENCE).await?;
+    Ok((orders, address.parse()?))
+}
+
+/// The traces of requests that were answered in full.
+#[derive(Clone, Default)]
+struct Answered(Arc<Mutex<HashSet<String>>>);
+
+impl Answered {
+    fn traces(&self) -> HashSet<String> {
+        self.0.lock().expect("nobody panics with it").clone()
+    }
+}
+
+fn plan(target: SocketAddr, answered: &Answered) -> Plan {
+    let mut plan = Plan::against(target)
+        .with(Kind::KeepAlive, 16)
+        .with(Kind::NewConnection, 8);
+    plan.requests = Requests::every(|tag| {
+        let parent = format!("00-{}-00000000000000aa-01", trace(tag));
+        let parent = parent.parse().expect("digits and dashes");
+        let name = http::HeaderName::from_static("traceparent");
+        Request::get("/fast").header(name, parent).tagged(tag)
+    });
+    let answered = answered.clone();
+    plan.on_answer = Some(Arc::new(move |request, _, _| {
+        let mut traces = answered.0.lock().expect("nobody panics with it");
+        traces.insert(trace(request.tag));
+    }));
+    plan
+}
+
+/// A trace for each request.
+fn trace(tag: u64) -> String {
+    format!("5d{:030x}", u128::from(tag) + 1)
+}
+
+/// What a collector has.
+#[derive(Default)]
+struct There {
+    /// The traces of its spans of requests.
+    requests: HashSet<String>,
+    /// Whether there is a span of a stop.
+    stop: bool,
+}
+
+fn read_spans(file: &Path) -> anyhow::Result<There> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut there = There::default();
+    for line in text.lines() {
+        let export: Value = serde_json::from_str(line).context("a line of the collector's")?;
+        let lists = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
+        for of_resource in lists(&export, "resourceSpans") {
+            for of_scope in lists(&of_resource, "scopeSpans") {
+                for span in lists(&of_scope, "spans") {
+                    let trace = span["traceId"].as_str().unwrap_or_default();
+                    there.stop |= span["name"] == "stop";
+                    if trace.starts_with("5d00") {
+                        there.requests.insert(trace.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    Ok(there)
+}
+
+/// What a service tells of its end.
+struct Told {
+    /// How many requests it has served, however they ended.
+    served: u64,
+    /// How many spans it could not send.
+    unsent: u64,
+    /// How long it tried to.
+    took_ms: f64,
+}
+
+impl Told {
+    fn read(report: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(report).context("the report cannot be read")?;
+        let report: Value = serde_json::from_str(&text)?;
+        let hooks = report["hooks"].as_array().context("it has no hooks")?;
+        let hook = hooks.iter().find(|hook| hook["name"] == "spans");
+        let hook = hook.context("it does not tell of spans")?;
+        let detail = hook["detail"].as_str().unwrap_or("0 spans");
+        let unsent = detail
+            .split(' ')
+            .next()
+            .and_then(|number| number.parse().ok());
+        let requests = report["requests"]
+            .as_object()
+            .context("it has no requests")?;
+        let outcomes = ["finished", "ended_early", "abandoned_by_client", "cut_off"];
+        let served = outcomes
+            .iter()
+            .filter_map(|outcome| requests.get(*outcome)?.as_u64());
+        Ok(Self {
+            served: served.sum(),
+            unsent: unsent.with_context(|| format!("{detail:?} tells no number"))?,
+            took_ms: hook["ms"]
+                .as_f64()
+                .context("it does not tell how long")?,
+        })
+    }
+}
