@@ -43,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LAST_SPANS: Duration = Duration::from_secs(2);
 const BUSY: Duration = Duration::from_millis(500);
 
-/// Spans of a stop that have ended when the last are sent: two phases, and the release of the database.
-const OF_THE_STOP: u64 = 3;
+/// Spans of a stop: itself, three phases, and two hooks.
+const OF_THE_STOP: u64 = 6;
 
 /// What a collector does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -191,7 +191,7 @@ async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
         collector.wait_exit(PATIENCE).await?;
     }
     let there = read_spans(&file)?;
-    let told = Told::read(&report)?;
+    let told = Told::read(&report, &orders.stderr())?;
     let answered = answered.traces();
     let missing = answered.difference(&there.requests).count() as u64;
     row.stops += 1;
@@ -324,17 +324,19 @@ struct Told {
 }
 
 impl Told {
-    fn read(report: &Path) -> anyhow::Result<Self> {
+    fn read(report: &Path, stderr: &str) -> anyhow::Result<Self> {
         let text = fs::read_to_string(report).context("the report cannot be read")?;
         let report: Value = serde_json::from_str(&text)?;
         let hooks = report["hooks"].as_array().context("it has no hooks")?;
         let hook = hooks.iter().find(|hook| hook["name"] == "spans");
         let hook = hook.context("it does not tell of spans")?;
-        let detail = hook["detail"].as_str().unwrap_or("0 spans");
-        let unsent = detail
-            .split(' ')
-            .next()
-            .and_then(|number| number.parse().ok());
+        // The last word, which counts the spans of the stop as well.
+        let mut lines = stderr.lines().rev();
+        let unsent = lines.find_map(|line| {
+            let said = line.strip_prefix("warning: ")?;
+            let (number, _) = said.split_once(" spans could not be sent")?;
+            number.parse().ok()
+        });
         let requests = report["requests"]
             .as_object()
             .context("it has no requests")?;
@@ -344,10 +346,8 @@ impl Told {
             .filter_map(|outcome| requests.get(*outcome)?.as_u64());
         Ok(Self {
             served: served.sum(),
-            unsent: unsent.with_context(|| format!("{detail:?} tells no number"))?,
-            took_ms: hook["ms"]
-                .as_f64()
-                .context("it does not tell how long")?,
+            unsent: unsent.unwrap_or(0),
+            took_ms: hook["ms"].as_f64().context("it does not tell how long")?,
         })
     }
 }

@@ -453,8 +453,8 @@ impl App {
     }
 
     /// Does this once all else is done and logged, and before the process ends, also where that is ended because grace
-    /// is over or at a third signal: it is the place to write out what a logger has not written yet. It is given the
-    /// time that all of these have together, 250 ms, and runs on a thread of its own, beside whatever hangs.
+    /// is over or at a third signal: it is the place to write out what a logger has not written yet. It is given 200 ms
+    /// of the 250 that the process waits for it, and runs on a thread of its own, beside whatever hangs.
     ///
     /// ```
     /// # struct Log;

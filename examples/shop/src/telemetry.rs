@@ -59,8 +59,10 @@ impl Telemetry {
             app = app
                 .hook(Hook::post_cleanup("spans", send))
                 .last_words(move |within| {
-                    // The spans of the stop itself; what is not sent is told by the collector's absence.
-                    let _ = last.blocking_flush(within);
+                    // The spans of the stop itself, which have ended by now.
+                    if let Err(unsent) = last.blocking_flush(within) {
+                        eprintln!("warning: {unsent}");
+                    }
                 });
         }
         if let Some(log) = self.log {
