@@ -6,6 +6,7 @@
 
 mod outcome;
 mod side;
+mod witness;
 
 use std::io::IsTerminal;
 use std::time::Duration;

@@ -31,21 +31,25 @@ mod foreign;
 #[doc(hidden)]
 pub mod fuzzing;
 mod logs;
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
+mod metrics;
+#[cfg(feature = "otel")]
 mod middleware;
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
 mod otlp;
 pub mod propagation;
 mod redact;
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
 mod traces;
 
 pub use foreign::Foreign;
 pub use logs::{BadLevels, Counts, Format, Log, LogLayer, Logs, NotStarted, Unwritten, WhenFull};
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
+pub use metrics::Metrics;
+#[cfg(feature = "otel")]
 pub use middleware::{ClientLayer, ClientService, ServerLayer, ServerService, TracedBody};
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
 pub use otlp::{BadEndpoint, Endpoint, Protocol};
 pub use redact::{BadPattern, Redaction};
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
 pub use traces::{NotTraced, SpanCounts, SpanExt, Tracer, Traces, Unsent, trace_context};

@@ -18,7 +18,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{Layer, Registry, reload};
 
 pub use self::layer::LogLayer;
-#[cfg(feature = "traces")]
+#[cfg(feature = "otel")]
 pub(crate) use self::layer::REQUESTS;
 use self::line::Style;
 use self::writer::Writer;
@@ -168,7 +168,7 @@ impl Logs {
     }
 
     /// Has something else hear what is logged, whatever the levels are.
-    #[cfg(feature = "traces")]
+    #[cfg(feature = "otel")]
     pub(crate) fn beside(mut self, other: Beside) -> Self {
         self.beside = Some(other);
         self
@@ -256,6 +256,13 @@ impl Log {
     /// How many lines there were.
     pub fn counts(&self) -> Counts {
         self.writer.counts()
+    }
+
+    /// Reads the same without it.
+    #[cfg(feature = "otel")]
+    pub(crate) fn counter(&self) -> impl Fn() -> Counts + Send + Sync + use<> {
+        let writer = self.writer.clone();
+        move || writer.counts()
     }
 }
 

@@ -4,6 +4,7 @@
 mod attributes;
 mod body;
 mod client;
+mod open;
 mod route;
 mod server;
 

@@ -286,6 +286,12 @@ impl Tracer {
             .map(|(sender, _)| sender.counts())
             .unwrap_or_default()
     }
+
+    /// Reads the same without it.
+    pub(crate) fn counter(&self) -> impl Fn() -> SpanCounts + Send + Sync + use<> {
+        let sender = self.sender.as_ref().map(|(sender, _)| sender.clone());
+        move || sender.as_ref().map(Sender::counts).unwrap_or_default()
+    }
 }
 
 impl Drop for Tracer {

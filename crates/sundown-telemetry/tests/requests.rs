@@ -9,7 +9,9 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use http::{HeaderMap, Request, Response, StatusCode};
 use sundown_telemetry::propagation::{Baggage, Format, Propagation};
-use sundown_telemetry::{ClientLayer, Endpoint, ServerLayer, Tracer, Traces, trace_context};
+use sundown_telemetry::{
+    ClientLayer, Endpoint, Metrics, ServerLayer, Tracer, Traces, trace_context,
+};
 use sundown_testkit::{Collector, Mood, Received};
 use tower::{ServiceBuilder, ServiceExt as _};
 use tracing::instrument::WithSubscriber as _;
@@ -220,4 +222,43 @@ async fn where_nobody_traces_requests_are_served_and_made_as_ever() {
         .await
         .unwrap();
     assert_eq!(text(response).await, "None");
+}
+
+#[tokio::test]
+async fn requests_are_measured_by_route_and_a_sampled_trace_is_their_exemplar() {
+    let metrics = Metrics::new();
+    let mut trace = String::new();
+    let measured = metrics.clone();
+    traced(1.0, async |_, _| {
+        let layer = ServerLayer::new(Propagation::default()).measured(&measured);
+        let router: Router = Router::new()
+            .route(
+                "/orders/{id}",
+                get(async || trace_context().unwrap().trace_id.to_string()),
+            )
+            .layer(layer);
+        for id in 0..3 {
+            let request = get_of(&format!("/orders/{id}"))
+                .body(Body::empty())
+                .unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert!(measured.text().contains("http_server_active_requests 1\n"));
+            trace = text(response).await;
+        }
+    })
+    .await;
+    let text = metrics.text();
+    let labels =
+        "http_request_method=\"GET\",http_route=\"/orders/{id}\",http_response_status_code=\"200\"";
+    for line in [
+        format!("http_server_request_duration_seconds_count{{{labels}}} 3"),
+        format!("http_server_request_duration_seconds_bucket{{le=\"10.0\",{labels}}} 3"),
+        "http_server_active_requests 0".to_owned(),
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} in {text}");
+    }
+    assert!(
+        text.contains(&format!(" # {{trace_id=\"{trace}\"}} ")),
+        "{text}"
+    );
 }

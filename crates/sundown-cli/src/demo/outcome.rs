@@ -7,11 +7,15 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde_json::{Value, json};
 use sundown_verify::{Declined, Tally};
 
+use super::witness::Witness;
+
 /// What came out of one side.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
     pub(super) tally: Tally,
     pub(super) in_flight_at_signal: usize,
+    /// An order that was, and what the logs say of it.
+    pub(super) under_way: Option<Witness>,
     pub(super) acknowledged: usize,
     pub(super) acknowledged_missing: usize,
     pub(super) orders_without_stock: usize,
@@ -39,6 +43,7 @@ impl Outcome {
             "lost": total.lost,
             "lost_as": total.lost_as,
             "in_flight_at_signal": self.in_flight_at_signal,
+            "order_in_flight_at_signal": self.under_way,
             "orders_acknowledged": self.acknowledged,
             "orders_acknowledged_missing": self.acknowledged_missing,
             "orders_without_stock": self.orders_without_stock,
@@ -115,6 +120,9 @@ pub(super) fn page(plain: &Outcome, sundown: &Outcome) -> String {
         if side.tally.total.lost > 0 {
             let _ = writeln!(page, "          lost: {}", side.losses());
         }
+        if let Some(witness) = &side.under_way {
+            let _ = writeln!(page, "          {}", of_trace(witness));
+        }
         let crossed = side.tally.total.declined_as(Declined::Crossed);
         if crossed > 0 {
             let _ = writeln!(
@@ -131,6 +139,21 @@ pub(super) fn page(plain: &Outcome, sundown: &Outcome) -> String {
         }
     }
     page
+}
+
+/// How an order that was in flight can be followed through the logs.
+fn of_trace(witness: &Witness) -> String {
+    let Witness {
+        order,
+        trace_id,
+        lines,
+    } = witness;
+    let mut line = format!("{order} was in flight: trace {trace_id}");
+    for told in lines {
+        let (service, message, after) = (&told.service, &told.message, told.ms_after_signal);
+        let _ = write!(line, " ─ {service}: {message} {after:+.0} ms");
+    }
+    line
 }
 
 #[cfg(test)]

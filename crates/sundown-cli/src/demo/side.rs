@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -12,6 +12,7 @@ use sundown_verify::process::{Ended, Process, Spawn};
 use sundown_verify::{Kind, Load};
 
 use super::outcome::Outcome;
+use super::witness::{self, Orders, order_id, trace_id};
 
 /// How long a service may take to start, and to stop.
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -55,6 +56,10 @@ impl Workshop {
         )
     }
 
+    fn log(&self, side: Side, service: &str) -> PathBuf {
+        self.0.join(format!("{}-{service}.log", side.label()))
+    }
+
     fn report(&self, side: Side) -> PathBuf {
         self.0.join(format!("{}-report.json", side.label()))
     }
@@ -81,11 +86,12 @@ pub(super) async fn play(
     progress: &ProgressBar,
 ) -> anyhow::Result<Outcome> {
     let mut shop = open(workshop, side).await?;
-    let acknowledged = Acknowledged::default();
-    let running = Load::start(plan(shop.address, &acknowledged));
+    let orders_of_clients = Orders::default();
+    let running = Load::start(plan(shop.address, &orders_of_clients));
     watch(&running, load, progress).await;
     progress.set_message("SIGTERM to both services");
     let in_flight_at_signal = running.in_flight();
+    let (under_way, signalled) = (orders_of_clients.under_way(), SystemTime::now());
     shop.orders.signal(libc::SIGTERM)?;
     shop.inventory.signal(libc::SIGTERM)?;
     let (orders, inventory) = tokio::join!(
@@ -99,10 +105,17 @@ pub(super) async fn play(
         &workshop.database(side, "inventory"),
     )
     .await?;
-    let ids = acknowledged.ids();
+    let acknowledged = orders_of_clients.acknowledged();
+    let ids: Vec<String> = acknowledged.iter().copied().map(order_id).collect();
+    let answered_after = acknowledged
+        .into_iter()
+        .filter(|tag| under_way.contains(tag));
+    let logs = ["orders", "inventory"].map(|service| workshop.log(side, service));
+    let logs = [logs[0].as_path(), logs[1].as_path()];
     Ok(Outcome {
         tally,
         in_flight_at_signal,
+        under_way: witness::find(answered_after, &logs, signalled),
         acknowledged: ids.len(),
         acknowledged_missing: audit
             .missing_acknowledged(ids.iter().map(String::as_str))
@@ -147,6 +160,11 @@ async fn start(
         .args(more);
     if side == Side::Plain {
         spawn = spawn.arg("--naive");
+    } else {
+        let log = workshop.log(side, service);
+        spawn = spawn
+            .args(["--log", "warn,shop=info", "--log-file"])
+            .arg(log);
     }
     if service == "orders" {
         spawn = spawn.env("SUNDOWN_REPORT", workshop.report(side));
@@ -160,14 +178,19 @@ async fn start(
     Ok((process, address))
 }
 
-fn plan(target: SocketAddr, acknowledged: &Acknowledged) -> Plan {
+fn plan(target: SocketAddr, orders: &Orders) -> Plan {
     let image = vec![0x89_u8; 96 << 10];
-    let requests = Requests::every(order)
+    let begun = orders.clone();
+    let begin = move |tag| {
+        begun.begin(tag);
+        order(tag)
+    };
+    let requests = Requests::every(begin)
         .with(Kind::Slow, |tag| Request::get("/report?ms=300").tagged(tag))
         .with(Kind::SlowUpload, move |tag| {
             Request::post("/images", image.clone()).tagged(tag)
         });
-    let acknowledged = acknowledged.clone();
+    let orders = orders.clone();
     let mut plan = Plan::against(target)
         .with(Kind::KeepAlive, 24)
         .with(Kind::NewConnection, 24)
@@ -177,7 +200,9 @@ fn plan(target: SocketAddr, acknowledged: &Acknowledged) -> Plan {
     plan.requests = requests;
     plan.hang_limit = Duration::from_secs(10);
     plan.on_answer = Some(Arc::new(move |request, status, _| {
-        acknowledged.note(request, status)
+        if request.path == "/orders" {
+            orders.end(request.tag, status);
+        }
     }));
     plan
 }
@@ -185,32 +210,12 @@ fn plan(target: SocketAddr, acknowledged: &Acknowledged) -> Plan {
 fn order(tag: u64) -> Request {
     let body = format!(r#"{{"id":"{}","item":"tea","quantity":1}}"#, order_id(tag));
     let json = http::HeaderValue::from_static("application/json");
+    let parent = format!("00-{}-00000000000000c1-01", trace_id(tag));
+    let parent = parent.parse().expect("digits and dashes");
     Request::post("/orders", body)
         .header(http::header::CONTENT_TYPE, json)
+        .header(http::HeaderName::from_static("traceparent"), parent)
         .tagged(tag)
-}
-
-fn order_id(tag: u64) -> String {
-    format!("order-{tag}")
-}
-
-/// The orders that were acknowledged to a client.
-#[derive(Clone, Default)]
-struct Acknowledged(Arc<Mutex<Vec<String>>>);
-
-impl Acknowledged {
-    fn note(&self, request: &Request, status: u16) {
-        if request.path == "/orders" && (200..300).contains(&status) {
-            self.0
-                .lock()
-                .expect("nobody panics with it")
-                .push(order_id(request.tag));
-        }
-    }
-
-    fn ids(&self) -> Vec<String> {
-        self.0.lock().expect("nobody panics with it").clone()
-    }
 }
 
 async fn watch(running: &Load, load: Duration, progress: &ProgressBar) {

@@ -12,8 +12,9 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::attributes::{self, cut};
-use super::body::Open;
+use super::open::Open;
 use crate::logs::REQUESTS;
+use crate::metrics::{Metrics, Requests, Side};
 use crate::propagation::Propagation;
 use crate::traces;
 
@@ -37,6 +38,7 @@ use crate::traces;
 #[derive(Clone)]
 pub struct ClientLayer {
     propagation: Arc<Propagation>,
+    requests: Option<Requests>,
 }
 
 impl ClientLayer {
@@ -44,13 +46,33 @@ impl ClientLayer {
     pub fn new(propagation: Propagation) -> Self {
         Self {
             propagation: Arc::new(propagation),
+            requests: None,
         }
     }
 
-    fn span<B>(&self, request: &mut Request<B>) -> Span {
-        let uri = request.uri();
+    /// Measures requests, too.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.requests = Some(metrics.requests(Side::Client));
+        self
+    }
+
+    fn open<B>(&self, request: &mut Request<B>) -> Open {
         let method = attributes::method(request.method());
-        let (address, port) = attributes::server(uri, request.headers());
+        let (address, port) = attributes::server(request.uri(), request.headers());
+        let span = self.span(request, method, (address.as_deref(), port));
+        let requests = self.requests.as_ref();
+        let measured = requests.map(|requests| requests.begin(method, address));
+        Open::new(span, measured)
+    }
+
+    fn span<B>(
+        &self,
+        request: &mut Request<B>,
+        method: &str,
+        (address, port): (Option<&str>, Option<u16>),
+    ) -> Span {
+        let uri = request.uri();
         let span = tracing::info_span!(
             target: REQUESTS,
             "call",
@@ -103,9 +125,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let span = self.layer.span(&mut request);
-        let inner = span.in_scope(|| self.inner.call(request));
-        let open = Open::new(span);
+        let open = self.layer.open(&mut request);
+        let inner = open.span().in_scope(|| self.inner.call(request));
         ClientFuture { inner, open }
     }
 }
@@ -133,8 +154,8 @@ where
         };
         let is_error = |status: StatusCode| status.as_u16() >= 400;
         match &answer {
-            Ok(response) => attributes::answered(this.open.span(), response.status(), is_error),
-            Err(_) => attributes::failed(this.open.span(), "connection"),
+            Ok(response) => this.open.answered(response.status(), is_error),
+            Err(_) => this.open.failed("connection"),
         }
         this.open.over();
         Poll::Ready(answer)

@@ -13,9 +13,11 @@ use tracing::Span;
 use tracing::field::Empty;
 
 use super::attributes::{self, cut, header_text};
-use super::body::{Open, TracedBody};
+use super::body::TracedBody;
+use super::open::Open;
 use super::route;
 use crate::logs::REQUESTS;
+use crate::metrics::{Metrics, Requests, Side};
 use crate::propagation::Propagation;
 use crate::traces;
 
@@ -41,6 +43,7 @@ type Routes = Arc<dyn Fn(&Extensions) -> Option<String> + Send + Sync>;
 pub struct ServerLayer {
     propagation: Arc<Propagation>,
     routes: Routes,
+    requests: Option<Requests>,
 }
 
 impl ServerLayer {
@@ -49,7 +52,15 @@ impl ServerLayer {
         Self {
             propagation: Arc::new(propagation),
             routes: Arc::new(route::of),
+            requests: None,
         }
+    }
+
+    /// Measures requests, too.
+    #[must_use]
+    pub fn measured(mut self, metrics: &Metrics) -> Self {
+        self.requests = Some(metrics.requests(Side::Server));
+        self
     }
 
     /// Asks this for the route of a request, such as `/orders/{id}`. It must be one of few: it names the span.
@@ -95,19 +106,28 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let span = self.layer.span(&mut request);
-        let inner = span.in_scope(|| self.inner.call(request));
-        let open = Some(Open::new(span));
-        ServerFuture { inner, open }
+        let open = self.layer.open(&mut request);
+        let inner = open.span().in_scope(|| self.inner.call(request));
+        ServerFuture {
+            inner,
+            open: Some(open),
+        }
     }
 }
 
 impl ServerLayer {
-    fn span<B>(&self, request: &mut Request<B>) -> Span {
-        let (uri, headers) = (request.uri(), request.headers());
+    fn open<B>(&self, request: &mut Request<B>) -> Open {
         let method = attributes::method(request.method());
         let route = (self.routes)(request.extensions());
-        let name = route.as_ref().map(|route| format!("{method} {route}"));
+        let span = self.span(request, method, route.as_deref());
+        let requests = self.requests.as_ref();
+        let measured = requests.map(|requests| requests.begin(method, route));
+        Open::new(span, measured)
+    }
+
+    fn span<B>(&self, request: &mut Request<B>, method: &str, route: Option<&str>) -> Span {
+        let (uri, headers) = (request.uri(), request.headers());
+        let name = route.map(|route| format!("{method} {route}"));
         let (address, port) = attributes::server(uri, headers);
         let span = tracing::info_span!(
             target: REQUESTS,
@@ -163,12 +183,11 @@ where
         match answer {
             Ok(response) => {
                 let is_error = |status: StatusCode| status.is_server_error();
-                attributes::answered(open.span(), response.status(), is_error);
+                open.answered(response.status(), is_error);
                 Poll::Ready(Ok(response.map(|body| TracedBody::new(body, open))))
             }
             Err(error) => {
-                attributes::failed(open.span(), "service");
-                open.over();
+                open.failed("service");
                 Poll::Ready(Err(error))
             }
         }
