@@ -81,6 +81,12 @@ fn main() -> ExitCode {
             })
             .every(Duration::from_millis(10)),
         ),
+        "measured" => app
+            .on_start("warm", || async {})
+            .check(Check::new("always", || async { Ok::<(), BoxError>(()) }))
+            .metrics(|| {
+                String::from("# HELP sold Items.\n# TYPE sold counter\nsold_total 7\n# EOF\n")
+            }),
         "follows" => app
             .on_start("follow", follow)
             .pre_shutdown("deregister", || async { eprintln!("deregistered") })

@@ -34,7 +34,7 @@ const SHORTEST: usize = 16;
 /// |---|---|
 /// | `GET /livez` | 200 for as long as the process lives |
 /// | `GET /readyz` | 200 while [`Ready`](crate::Phase::Ready) and no [`Check`](crate::Check) fails, else 503 |
-/// | `GET /metrics` | counts and gauges in Prometheus' text format (OpenMetrics 1.0) |
+/// | `GET /metrics` | counts and gauges in Prometheus' text format, or in OpenMetrics 1.0 where that is accepted |
 /// | `GET /lifecycle` | JSON: phase, budget left, what is open by route with age and peer; with `Accept: text/event-stream` again at every change |
 /// | `POST /shutdown` | 202; stops the service as SIGTERM does; `?reason=` is told in the report |
 /// | `GET /` | all of it as a page |

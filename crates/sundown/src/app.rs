@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::control::{self, Owner};
 use crate::core::{Core, Link, lock};
 use crate::error::{BoxError, Error};
-use crate::figures::Figure;
+use crate::figures::{Figure, Figures};
 use crate::hooks::{Hook, HookResult};
 use crate::lifecycle::{Event, Phase, Reason};
 use crate::release::Release;
@@ -46,7 +46,7 @@ pub struct App {
     workers: Vec<Worker>,
     hooks: Vec<Hook>,
     checks: Vec<Check>,
-    figures: Vec<Figure>,
+    figures: Figures,
     admin: Option<Admin>,
     admin_settings: AdminSettings,
     requests: Requests,
@@ -64,7 +64,7 @@ pub(crate) struct Parts {
     pub(crate) workers: Vec<Worker>,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) checks: Vec<Check>,
-    pub(crate) figures: Vec<Figure>,
+    pub(crate) figures: Figures,
     pub(crate) admin: Option<admin::Settled>,
     pub(crate) restart_within: Duration,
     pub(crate) ready_when: Option<Readying>,
@@ -262,7 +262,7 @@ impl App {
             workers: Vec::new(),
             hooks: Vec::new(),
             checks: Vec::new(),
-            figures: Vec::new(),
+            figures: Figures::default(),
             admin: None,
             admin_settings: AdminSettings::default(),
             requests: Requests::default(),
@@ -402,7 +402,20 @@ impl App {
 
     /// Shows a number of the service's own beside the library's; see [`Figure`].
     pub fn figure(mut self, figure: Figure) -> Self {
-        self.figures.push(figure);
+        self.figures.numbers.push(figure);
+        self
+    }
+
+    /// Shows metrics of the service's own in `/metrics`, behind the library's: in OpenMetrics' text (1.0), such as
+    /// those of `sundown-telemetry`. Whoever does not know that gets them in Prometheus' format, without exemplars.
+    ///
+    /// ```
+    /// let text = || String::from("# HELP sold Items sold.\n# TYPE sold counter\nsold_total 7\n# EOF\n");
+    /// let app = sundown::App::new("shop").metrics(text);
+    /// # let _ = app;
+    /// ```
+    pub fn metrics(mut self, text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        self.figures.texts.push(Box::new(text));
         self
     }
 

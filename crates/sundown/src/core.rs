@@ -15,7 +15,7 @@ use tracing::Span;
 use crate::budget::{Budget, Schedule};
 use crate::checks::Checks;
 use crate::exit::ExitStatus;
-use crate::figures::Figure;
+use crate::figures::Figures;
 use crate::hooks::When;
 use crate::in_flight::InFlight;
 use crate::last_words::LastWords;
@@ -98,7 +98,7 @@ pub(crate) struct Core {
     pub(crate) tasks: Tasks,
     pub(crate) checks: Checks,
     /// Known once the parts are.
-    pub(crate) figures: OnceLock<Vec<Figure>>,
+    pub(crate) figures: OnceLock<Figures>,
     pub(crate) succession: Arc<Succession>,
     pub(crate) manager: Manager,
     stop: Mutex<Option<StopTimes>>,

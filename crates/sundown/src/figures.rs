@@ -71,6 +71,16 @@ impl fmt::Debug for Figure {
     }
 }
 
+/// What a service shows of its own.
+#[derive(Default)]
+pub(crate) struct Figures {
+    pub(crate) numbers: Vec<Figure>,
+    pub(crate) texts: Vec<Text>,
+}
+
+/// Metrics in OpenMetrics' text.
+pub(crate) type Text = Box<dyn Fn() -> String + Send + Sync>;
+
 /// How a figure stands.
 #[derive(Debug, Serialize)]
 pub(crate) struct FigureStatus {

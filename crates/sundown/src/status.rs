@@ -122,6 +122,7 @@ impl Status {
             figures: core
                 .figures
                 .get()
+                .map(|own| &own.numbers)
                 .into_iter()
                 .flatten()
                 .map(Into::into)

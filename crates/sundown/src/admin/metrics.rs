@@ -2,6 +2,8 @@
 //!
 //! Nothing is counted for it: each request for it reads what the service knows anyway.
 
+pub(super) mod plain;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -25,6 +27,9 @@ type Labels = Vec<(&'static str, String)>;
 type Gauges = Family<Labels, Gauge<f64, AtomicU64>>;
 type Counters = Family<Labels, Counter>;
 
+/// The last line.
+const END: &str = "# EOF\n";
+
 const PHASES: [Phase; 6] = [
     Phase::Starting,
     Phase::Ready,
@@ -40,9 +45,17 @@ pub(super) fn text(core: &Core) -> String {
     register_life(&mut registry, &status);
     register_traffic(&mut registry, &status);
     register_parts(&mut registry, &status);
-    register_own(&mut registry, core.figures.get().into_iter().flatten());
+    let own = core.figures.get();
+    register_own(&mut registry, own.into_iter().flat_map(|own| &own.numbers));
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes everything");
+    for more in own.into_iter().flat_map(|own| &own.texts) {
+        text.truncate(text.trim_end_matches(END).len());
+        text.push_str(&more());
+    }
+    if !text.ends_with(END) {
+        text.push_str(END);
+    }
     text
 }
 

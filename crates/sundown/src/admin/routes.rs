@@ -18,7 +18,7 @@ use http_body_util::{BodyExt as _, Full, StreamBody};
 use tokio::sync::watch;
 
 use super::access::{Access, Refused};
-use super::metrics;
+use super::metrics::{self, plain};
 use crate::core::Core;
 use crate::lifecycle::{Event, Reason};
 use crate::serve::{Body, HttpService};
@@ -68,8 +68,13 @@ fn answer(
         ("/shutdown", Ok(())) if request.method == Method::POST => shutdown(core, request),
         ("/shutdown", Ok(())) => not_allowed("POST"),
         ("/metrics" | "/lifecycle", Ok(())) if !get => not_allowed("GET, HEAD"),
-        ("/metrics", Ok(())) => of_type(metrics::CONTENT_TYPE, metrics::text(core)),
-        ("/lifecycle", Ok(())) if wants_events(request) => events(core.clone(), over.subscribe()),
+        ("/metrics", Ok(())) if accepts(request, "application/openmetrics-text") => {
+            of_type(metrics::CONTENT_TYPE, metrics::text(core))
+        }
+        ("/metrics", Ok(())) => of_type(plain::CONTENT_TYPE, plain::of(&metrics::text(core))),
+        ("/lifecycle", Ok(())) if accepts(request, "text/event-stream") => {
+            events(core.clone(), over.subscribe())
+        }
         ("/lifecycle", Ok(())) => of_type("application/json", json(core)),
         _ => text(
             StatusCode::NOT_FOUND,
@@ -113,11 +118,11 @@ fn reason(query: &str) -> Option<String> {
     (!plain.trim().is_empty()).then(|| plain.trim().to_owned())
 }
 
-fn wants_events(request: &Parts) -> bool {
+fn accepts(request: &Parts, content_type: &str) -> bool {
     let accepted = request.headers.get_all(ACCEPT).into_iter();
     accepted
         .filter_map(|value| value.to_str().ok())
-        .any(|value| value.contains("text/event-stream"))
+        .any(|value| value.contains(content_type))
 }
 
 fn json(core: &Core) -> String {
