@@ -7,6 +7,7 @@ mod browser;
 mod certificate;
 mod ci;
 mod crashes;
+mod dashboards;
 mod false_alarms;
 mod folder;
 mod fuzz;
@@ -51,6 +52,7 @@ enum Chore {
     Browser(browser::Arguments),
     Ci(ci::Arguments),
     Crashes(crashes::Arguments),
+    Dashboards(dashboards::Arguments),
     FalseAlarms(false_alarms::Arguments),
     Fuzz(fuzz::Arguments),
     Instants(instants::Arguments),
@@ -96,6 +98,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Browser(arguments) => browser::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
+        Chore::Dashboards(arguments) => dashboards::run(&workspace, &arguments),
         Chore::FalseAlarms(arguments) => false_alarms::run(&workspace, &arguments),
         Chore::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Chore::Instants(arguments) => instants::run(&workspace, &arguments),

@@ -16,15 +16,19 @@ use crate::answer::Refusal;
 use crate::database::{self, DatabaseUrl};
 use crate::event::{Event, Outcome};
 use crate::pages;
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::Telemetry;
 
 /// Runs the inventory service until it is stopped.
 pub(crate) fn run(telemetry: Telemetry, listen: SocketAddr, database: DatabaseUrl) -> ExitCode {
-    let app = telemetry.app("inventory").grace(Duration::from_secs(25));
+    let app = telemetry
+        .clone()
+        .app("inventory")
+        .grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
+        telemetry.on_this_runtime();
         Ok(app
-            .http(listen, telemetry::traced(router(pool.clone())))
+            .http(listen, telemetry.of_requests(router(pool.clone())))
             .release("inventory-db", pool))
     })
 }

@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use sqlx::AnyPool;
+use sundown_telemetry::ClientLayer;
+use sundown_telemetry::propagation::Propagation;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal;
@@ -34,7 +36,7 @@ pub(crate) fn orders(
 ) -> ExitCode {
     run(async move {
         let pool = database::open(&database, store::SCHEMA).await?;
-        let inventory = Inventory::at(&inventory);
+        let inventory = Inventory::at(&inventory, &ClientLayer::new(Propagation::default()));
         let orders = Orders {
             pool: pool.clone(),
             inventory,

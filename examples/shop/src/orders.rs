@@ -17,7 +17,7 @@ use std::time::Duration;
 use sundown::{Consumer, Worker};
 
 use crate::database::{self, DatabaseUrl};
-use crate::telemetry::{self, Telemetry};
+use crate::telemetry::Telemetry;
 use outbox::{Outbox, deliver};
 
 pub(crate) use service::Slowness;
@@ -30,12 +30,16 @@ pub(crate) fn run(
     database: DatabaseUrl,
     inventory: InventoryUrl,
 ) -> ExitCode {
-    let app = telemetry.app("orders").grace(Duration::from_secs(25));
+    let app = telemetry
+        .clone()
+        .app("orders")
+        .grace(Duration::from_secs(25));
     app.run_with(async move |app| {
         let pool = database::open(&database, store::SCHEMA).await?;
         let outbox = Outbox::new(pool.clone());
-        let router = telemetry::traced(service::router(pool.clone(), outbox.news()));
-        let inventory = Inventory::at(&inventory);
+        telemetry.on_this_runtime();
+        let router = telemetry.of_requests(service::router(pool.clone(), outbox.news()));
+        let inventory = Inventory::at(&inventory, &telemetry.of_calls());
         let consumer = Consumer::new(outbox, move |batch, ctx| {
             deliver(batch, inventory.clone(), ctx)
         });

@@ -1,4 +1,4 @@
-//! The shop's log and traces.
+//! The shop's log, traces and metrics.
 //!
 //! Lines go to stderr, for people on a terminal and as JSON elsewhere, or to a file, and are whole when the process
 //! ends. Spans go to a collector, if the environment names one; lines have trace ids either way.
@@ -11,19 +11,21 @@ use axum::Router;
 use sundown::{App, Hook};
 use sundown_telemetry::propagation::{Format, Ids, Propagation, Vendor};
 use sundown_telemetry::{
-    BadEndpoint, BadLevels, ClientLayer, Endpoint, Log, Logs, NotStarted, NotTraced, ServerLayer,
-    Tracer, Traces,
+    BadEndpoint, BadLevels, ClientLayer, Endpoint, Log, Logs, Metrics, NotStarted, NotTraced,
+    ServerLayer, Tracer, Traces,
 };
 use thiserror::Error;
 
 /// How long spans may take to leave once everything else is over.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
-/// The log and the traces of a service; none of its own where whoever embeds the shop has some.
+/// The log, the traces and the metrics of a service; no log and no traces of its own where whoever embeds the shop has
+/// some.
 #[derive(Clone)]
 pub(crate) struct Telemetry {
     log: Option<Arc<Log>>,
     tracer: Option<Arc<Tracer>>,
+    metrics: Metrics,
 }
 
 impl Telemetry {
@@ -46,13 +48,39 @@ impl Telemetry {
             Err(NotStarted::Taken(_)) => (None, None),
             Err(error) => return Err(Mistake::Log(error)),
         };
-        Ok(Self { log, tracer })
+        let metrics = Metrics::new();
+        if let Some(log) = &log {
+            metrics.log(log);
+        }
+        if let Some(tracer) = &tracer {
+            metrics.tracer(tracer);
+        }
+        Ok(Self {
+            log,
+            tracer,
+            metrics,
+        })
+    }
+
+    /// Shows how the runtime is that this is called on.
+    pub(crate) fn on_this_runtime(&self) {
+        self.metrics.runtime(&tokio::runtime::Handle::current());
+    }
+
+    /// Makes spans of the requests that a router serves, and measures them.
+    pub(crate) fn of_requests(&self, router: Router) -> Router {
+        router.layer(ServerLayer::new(propagation()).measured(&self.metrics))
+    }
+
+    /// Makes spans of the requests that are made, and measures them.
+    pub(crate) fn of_calls(&self) -> ClientLayer {
+        ClientLayer::new(propagation()).measured(&self.metrics)
     }
 
     /// Begins a service whose spans are sent once it has released all else, and whose last line is written before its
     /// process ends, however that does.
     pub(crate) fn app(self, name: &str) -> App {
-        let mut app = App::new(name);
+        let mut app = App::new(name).metrics(move || self.metrics.text());
         if let Some(tracer) = self.tracer {
             let last = tracer.clone();
             let send = async move || tracer.flush(LAST_SPANS).await;
@@ -73,16 +101,6 @@ impl Telemetry {
         }
         app
     }
-}
-
-/// Makes spans of the requests that a router serves.
-pub(crate) fn traced(router: Router) -> Router {
-    router.layer(ServerLayer::new(propagation()))
-}
-
-/// Makes spans of the requests that are made.
-pub(crate) fn client_layer() -> ClientLayer {
-    ClientLayer::new(propagation())
 }
 
 /// How trace ids come and go: all that is read by default, and then the header of the shop's oldest clients.

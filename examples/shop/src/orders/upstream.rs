@@ -11,12 +11,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use sundown::Cancelled;
-use sundown_telemetry::ClientService;
+use sundown_telemetry::{ClientLayer, ClientService};
 use thiserror::Error;
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::event::{Event, Outcome};
-use crate::telemetry;
 
 /// Where the inventory service is, such as `http://127.0.0.1:8081`.
 #[derive(Debug, Clone)]
@@ -66,10 +65,11 @@ pub(crate) struct Inventory {
 }
 
 impl Inventory {
-    pub(crate) fn at(url: &InventoryUrl) -> Self {
+    /// `layer` tells of each call.
+    pub(crate) fn at(url: &InventoryUrl, layer: &ClientLayer) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
-            client: telemetry::client_layer().layer(client),
+            client: layer.layer(client),
             events: url.events.clone(),
         }
     }
