@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::workspace::Workspace;
-use crate::{Verdict, browser, peers, postgres, tidy};
+use crate::{Verdict, browser, dashboards, peers, postgres, tidy};
 
 /// Run every check: format, lints, tests, features, documentation, tree, peers, Postgres and browser
 #[derive(clap::Args)]
@@ -56,6 +56,8 @@ const STEPS: &[Step] = &[
     Step { name: "patience", check: Cargo(&[], "xtask patience --servers node-default --restarts 2 --each 5 --held 10 --handshakes 5 --quiet 1") },
     Step { name: "orphans", check: Cargo(&[], "xtask orphans --kills 12") },
     Step { name: "lines", check: Cargo(&[], "xtask lines --stops 3") },
+    Step { name: "spans", check: Cargo(&[], "xtask spans --stops 3") },
+    Step { name: "dashboards", check: Chore("dashboards", |workspace| dashboards::run(workspace, &dashboards::Arguments {})) },
     Step { name: "secrets", check: Cargo(&[], "xtask secrets --lines 20000") },
     Step { name: "fuzz", check: Cargo(&[], "xtask fuzz --seconds 5") },
     Step { name: "misbehave", check: Cargo(&[], "xtask misbehave --each 20") },

@@ -1,4 +1,4 @@
-//! Logs that survive a stop and give no secret away.
+//! Logs and traces that survive a stop and give no secret away, and metrics.
 //!
 //! One JSON object a line, for machines; lines for people on a terminal. Whoever logs copies a line into a bounded
 //! buffer and goes on; a thread writes it out. Nothing is lost in silence: what found the buffer full is counted and
@@ -21,6 +21,9 @@
 //! ```
 //!
 //! What is still in the buffer when the [`Log`] that [`Logs::init`] gives is dropped is written then: hold it in `main`.
+//!
+//! Spans go to a collector ([`Traces`]), made of requests by layers of tower ([`ServerLayer`], [`ClientLayer`]), which
+//! measure them, too ([`Metrics`]). None is lost in silence either.
 //!
 //! Traces go on across the border of old services and new ones: [`propagation`] reads W3C Trace Context, B3, Jaeger,
 //! X-Ray, Datadog and SkyWalking, in this order unless another is stated. The first that is valid wins; garbage falls
