@@ -216,10 +216,13 @@ async fn start_collector(
 ) -> anyhow::Result<Process> {
     let settings = serde_json::json!({
         "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": endpoint.to_string()}}}},
-        "exporters": {"file": {"path": file}},
+        "exporters": {"file": {"path": file}, "file/metrics": {"path": folder.join("metrics.json")}},
         "service": {
             "telemetry": {"metrics": {"level": "none"}},
-            "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["file"]}},
+            "pipelines": {
+                "traces": {"receivers": ["otlp"], "exporters": ["file"]},
+                "metrics": {"receivers": ["otlp"], "exporters": ["file/metrics"]},
+            },
         },
     });
     // JSON is YAML.
@@ -328,7 +331,7 @@ impl Told {
         let text = fs::read_to_string(report).context("the report cannot be read")?;
         let report: Value = serde_json::from_str(&text)?;
         let hooks = report["hooks"].as_array().context("it has no hooks")?;
-        let hook = hooks.iter().find(|hook| hook["name"] == "spans");
+        let hook = hooks.iter().find(|hook| hook["name"] == "telemetry");
         let hook = hook.context("it does not tell of spans")?;
         // The last word, which counts the spans of the stop as well.
         let mut lines = stderr.lines().rev();

@@ -48,7 +48,7 @@ mod traces;
 pub use foreign::Foreign;
 pub use logs::{BadLevels, Counts, Format, Log, LogLayer, Logs, NotStarted, Unwritten, WhenFull};
 #[cfg(feature = "otel")]
-pub use metrics::Metrics;
+pub use metrics::{Metrics, MetricsPush, NotPushed, PushingMetrics};
 #[cfg(feature = "otel")]
 pub use middleware::{ClientLayer, ClientService, ServerLayer, ServerService, TracedBody};
 #[cfg(feature = "otel")]

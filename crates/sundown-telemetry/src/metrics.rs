@@ -8,11 +8,16 @@ mod read;
 mod requests;
 mod runtime;
 
+mod messages;
+mod open_metrics;
+mod push;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
+pub use self::push::{MetricsPush, NotPushed, PushingMetrics};
 use self::read::Read;
 pub(crate) use self::requests::{Measured, Requests, Side};
 use crate::logs::Log;

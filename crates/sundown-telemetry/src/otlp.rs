@@ -5,6 +5,7 @@
 mod answer;
 mod endpoint;
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,10 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -76,31 +81,60 @@ impl Exporter {
     /// Hands spans over.
     pub(crate) async fn spans(&self, spans: ExportTraceServiceRequest) -> Answer {
         match self.endpoint.protocol() {
-            Protocol::Grpc => self.spans_by_grpc(spans).await,
+            Protocol::Grpc => {
+                let origin = self.endpoint.base().clone();
+                let mut client = TraceServiceClient::with_origin(self.client.clone(), origin);
+                let answer = client.export(self.with_headers(spans)).await;
+                answer.map_or_else(
+                    |status| answer::of_status(&status),
+                    |response| answer::of_spans(response.into_inner()),
+                )
+            }
             Protocol::Http => {
                 let answer = self.post("v1/traces", spans.encode_to_vec()).await;
-                answer.unwrap_or_else(|answer| answer)
+                answer.map_or_else(
+                    |answer| answer,
+                    |body| {
+                        ExportTraceServiceResponse::decode(body)
+                            .map_or_else(|error| again(&error), answer::of_spans)
+                    },
+                )
             }
         }
     }
 
-    async fn spans_by_grpc(&self, spans: ExportTraceServiceRequest) -> Answer {
-        let origin = self.endpoint.base().clone();
-        let mut client = TraceServiceClient::with_origin(self.client.clone(), origin);
-        let metadata = MetadataMap::from_headers(self.endpoint.headers().clone());
-        let request = tonic::Request::from_parts(metadata, tonic::Extensions::default(), spans);
-        match client.export(request).await {
-            Ok(response) => answer::of_spans(response.into_inner()),
-            Err(status) => answer::of_status(&status),
+    /// Hands metrics over.
+    pub(crate) async fn metrics(&self, metrics: ExportMetricsServiceRequest) -> Answer {
+        match self.endpoint.protocol() {
+            Protocol::Grpc => {
+                let origin = self.endpoint.base().clone();
+                let mut client = MetricsServiceClient::with_origin(self.client.clone(), origin);
+                let answer = client.export(self.with_headers(metrics)).await;
+                answer.map_or_else(
+                    |status| answer::of_status(&status),
+                    |response| answer::of_metrics(response.into_inner()),
+                )
+            }
+            Protocol::Http => {
+                let answer = self.post("v1/metrics", metrics.encode_to_vec()).await;
+                answer.map_or_else(
+                    |answer| answer,
+                    |body| {
+                        ExportMetricsServiceResponse::decode(body)
+                            .map_or_else(|error| again(&error), answer::of_metrics)
+                    },
+                )
+            }
         }
     }
 
-    /// Posts a message; an answer in both cases.
-    async fn post(&self, path: &str, message: Vec<u8>) -> Result<Answer, Answer> {
-        let again = |error: &dyn std::error::Error| Answer::Again {
-            after: None,
-            why: answer::chain(error),
-        };
+    fn with_headers<M>(&self, message: M) -> tonic::Request<M> {
+        let metadata = MetadataMap::from_headers(self.endpoint.headers().clone());
+        tonic::Request::from_parts(metadata, tonic::Extensions::default(), message)
+    }
+
+    /// Posts a message; what is answered to it, or what became of it instead.
+    async fn post(&self, path: &str, message: Vec<u8>) -> Result<Bytes, Answer> {
         let mut request = Request::post(self.endpoint.at(path));
         let headers = request.headers_mut().expect("an endpoint is a URI");
         headers.clone_from(self.endpoint.headers());
@@ -115,9 +149,14 @@ impl Exporter {
         if !head.status.is_success() {
             return Err(answer::of_head(&head));
         }
-        let body = body.map_err(|error| again(&*error))?.to_bytes();
-        let response = ExportTraceServiceResponse::decode(body);
-        Ok(response.map_or_else(|error| again(&error), answer::of_spans))
+        Ok(body.map_err(|error| again(&*error))?.to_bytes())
+    }
+}
+
+fn again(error: &dyn Error) -> Answer {
+    Answer::Again {
+        after: None,
+        why: answer::chain(error),
     }
 }
 

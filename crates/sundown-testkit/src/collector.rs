@@ -1,4 +1,4 @@
-//! A receiver of traces by OpenTelemetry's protocol, over gRPC and HTTP on one port, as moody as it is told to be.
+//! A receiver of traces and metrics by OpenTelemetry's protocol, over gRPC and HTTP on one port, as moody as it is told to be.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -9,6 +9,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -16,6 +22,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use tokio::sync::oneshot;
@@ -94,6 +101,8 @@ pub struct Collector {
 struct Shared {
     mood: Mutex<Mood>,
     received: Mutex<Vec<Received>>,
+    /// Those of the last export.
+    metrics: Mutex<Vec<Metric>>,
 }
 
 impl Collector {
@@ -112,6 +121,7 @@ impl Collector {
         let shared = Arc::new(Shared {
             mood: Mutex::new(mood),
             received: Mutex::default(),
+            metrics: Mutex::default(),
         });
         let (end, ended) = oneshot::channel();
         let serves = shared.clone();
@@ -137,6 +147,12 @@ impl Collector {
     /// Changes how it takes what it is given.
     pub fn set_mood(&self, mood: Mood) {
         *self.shared.mood.lock().expect("nobody panics with it") = mood;
+    }
+
+    /// The metrics that it has taken last.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let metrics = self.shared.metrics.lock();
+        metrics.expect("nobody panics with it").clone()
     }
 
     /// What it has taken so far.
@@ -166,10 +182,13 @@ fn serve(listener: TcpListener, shared: Arc<Shared>, ended: oneshot::Receiver<()
     runtime.block_on(async move {
         let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block");
         let grpc = TraceServiceServer::new(Receiver(shared.clone()));
+        let of_metrics = MetricsServiceServer::new(Receiver(shared.clone()));
         let http = axum::Router::new()
             .route("/v1/traces", post(by_http))
+            .route("/v1/metrics", post(metrics_by_http))
             .with_state(shared);
         let router = tonic::service::Routes::new(grpc)
+            .add_service(of_metrics)
             .into_axum_router()
             .merge(http);
         tokio::select! {
@@ -193,6 +212,27 @@ impl TraceService for Receiver {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, Status> {
+        let answer = self.0.take_metrics(request.into_inner()).await;
+        answer.map(tonic::Response::new)
+    }
+}
+
+async fn metrics_by_http(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let Ok(request) = ExportMetricsServiceRequest::decode(body) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    match shared.take_metrics(request).await {
+        Ok(response) => response.encode_to_vec().into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
 async fn by_http(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else {
         return StatusCode::BAD_REQUEST.into_response();
@@ -207,18 +247,35 @@ async fn by_http(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
 }
 
 impl Shared {
+    /// How much of what it is given it leaves, if it takes any.
+    async fn leaves(&self) -> Result<i64, Status> {
+        let mood = *self.mood.lock().expect("nobody panics with it");
+        match mood {
+            Mood::Takes => Ok(0),
+            Mood::TakesAllBut(spans) => Ok(spans),
+            Mood::Unavailable => Err(Status::unavailable("not now")),
+            Mood::Refuses => Err(Status::invalid_argument("never")),
+            Mood::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn take_metrics(
+        &self,
+        request: ExportMetricsServiceRequest,
+    ) -> Result<ExportMetricsServiceResponse, Status> {
+        self.leaves().await?;
+        let of_resources = request.resource_metrics.into_iter();
+        let of_scopes = of_resources.flat_map(|resource| resource.scope_metrics);
+        let metrics = of_scopes.flat_map(|scope| scope.metrics).collect();
+        *self.metrics.lock().expect("nobody panics with it") = metrics;
+        Ok(ExportMetricsServiceResponse::default())
+    }
+
     async fn take(
         &self,
         request: ExportTraceServiceRequest,
     ) -> Result<ExportTraceServiceResponse, Status> {
-        let mood = *self.mood.lock().expect("nobody panics with it");
-        let leaves = match mood {
-            Mood::Takes => 0,
-            Mood::TakesAllBut(spans) => spans,
-            Mood::Unavailable => return Err(Status::unavailable("not now")),
-            Mood::Refuses => return Err(Status::invalid_argument("never")),
-            Mood::Silent => std::future::pending().await,
-        };
+        let leaves = self.leaves().await?;
         let mut spans = spans_of(request);
         spans.truncate(
             spans

@@ -20,6 +20,7 @@ use crate::tls::Tls;
 
 use access::Access;
 pub(crate) use beside::Beside;
+pub(crate) use metrics::text as metrics;
 
 /// Its name: for the report's neighbours, `LISTEN_FDNAMES` and [`Handle::address`](crate::Handle::address).
 pub(crate) const NAME: &str = "admin";

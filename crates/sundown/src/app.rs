@@ -662,6 +662,13 @@ impl Handle {
         self.link.send(Event::Stop(Reason::Handle(reason.into())));
     }
 
+    /// All metrics in OpenMetrics' text, as the admin listener shows them: for who hands them to a collector. `None`
+    /// before the service is begun, and after its end.
+    pub fn metrics(&self) -> Option<String> {
+        let core = self.link.core.get()?.upgrade()?;
+        Some(admin::metrics(&core))
+    }
+
     /// Restarts the program in place, as SIGUSR2 does: starts it again from its file with the same arguments,
     /// hands it the listening sockets, and drains this process once the successor is ready. No connection is
     /// refused meanwhile, and idle plaintext connections of HTTP/1 go on in the successor. A successor that

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -39,6 +39,8 @@ pub(crate) struct Link {
     pub(crate) restarts: watch::Sender<u64>,
     pub(crate) addresses: Mutex<Vec<(String, SocketAddr)>>,
     pub(crate) last_words: LastWords,
+    /// The service itself, once it is begun.
+    pub(crate) core: OnceLock<Weak<Core>>,
 }
 
 impl Link {
@@ -57,6 +59,7 @@ impl Link {
             restarts: watch::Sender::new(0),
             addresses: Mutex::default(),
             last_words: LastWords::default(),
+            core: OnceLock::new(),
         };
         (Arc::new(link), inbox)
     }
@@ -177,6 +180,7 @@ impl Core {
         let manager = Manager::from_environment();
         let core = Self::make(name, budget, link, manager, Arc::default());
         let link = core.link.clone();
+        let _ = link.core.set(Arc::downgrade(&core));
         core.in_flight.on_empty(move || link.send(Event::Drained));
         core
     }

@@ -1,23 +1,23 @@
 //! The shop's log, traces and metrics.
 //!
 //! Lines go to stderr, for people on a terminal and as JSON elsewhere, or to a file, and are whole when the process
-//! ends. Spans go to a collector, if the environment names one; lines have trace ids either way.
+//! ends. Spans and metrics go to a collector, if the environment names one; lines have trace ids either way.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use sundown::{App, Hook};
+use sundown::{App, BoxError, Hook};
 use sundown_telemetry::propagation::{Format, Ids, Propagation, Vendor};
 use sundown_telemetry::{
-    BadEndpoint, BadLevels, ClientLayer, Endpoint, Log, Logs, Metrics, NotStarted, NotTraced,
-    ServerLayer, Tracer, Traces,
+    BadEndpoint, BadLevels, ClientLayer, Endpoint, Log, Logs, Metrics, MetricsPush, NotStarted,
+    NotTraced, PushingMetrics, ServerLayer, Tracer, Traces,
 };
 use thiserror::Error;
 
-/// How long spans may take to leave once everything else is over.
-const LAST_SPANS: Duration = Duration::from_secs(2);
+/// How long spans and metrics may take to leave once everything else is over.
+const LAST: Duration = Duration::from_secs(2);
 
 /// The log, the traces and the metrics of a service; no log and no traces of its own where whoever embeds the shop has
 /// some.
@@ -26,6 +26,7 @@ pub(crate) struct Telemetry {
     log: Option<Arc<Log>>,
     tracer: Option<Arc<Tracer>>,
     metrics: Metrics,
+    collector: Option<Endpoint>,
 }
 
 impl Telemetry {
@@ -34,9 +35,10 @@ impl Telemetry {
     /// # Errors
     /// If these are no levels, the file cannot be opened, or the environment names a collector that is none.
     pub(crate) fn start(service: &str, levels: &str, file: Option<&Path>) -> Result<Self, Mistake> {
+        let collector = Endpoint::from_env()?;
         let mut traces = Traces::of(service);
-        if let Some(collector) = Endpoint::from_env()? {
-            traces = traces.send_to(collector);
+        if let Some(collector) = &collector {
+            traces = traces.send_to(collector.clone());
         }
         let tracer = traces.start()?;
         let mut log = Logs::of(service).levels(levels)?;
@@ -59,6 +61,7 @@ impl Telemetry {
             log,
             tracer,
             metrics,
+            collector,
         })
     }
 
@@ -77,15 +80,16 @@ impl Telemetry {
         ClientLayer::new(propagation()).measured(&self.metrics)
     }
 
-    /// Begins a service whose spans are sent once it has released all else, and whose last line is written before its
-    /// process ends, however that does.
+    /// Begins a service whose spans and metrics are sent once it has released all else, and whose last line is written
+    /// before its process ends, however that does.
     pub(crate) fn app(self, name: &str) -> App {
-        let mut app = App::new(name).metrics(move || self.metrics.text());
+        let metrics = self.metrics.clone();
+        let mut app = App::new(name).metrics(move || metrics.text());
+        let pushing = self.push(name, &app);
         if let Some(tracer) = self.tracer {
             let last = tracer.clone();
-            let send = async move || tracer.flush(LAST_SPANS).await;
             app = app
-                .hook(Hook::post_cleanup("spans", send))
+                .hook(Hook::post_cleanup("telemetry", || send(tracer, pushing)))
                 .last_words(move |within| {
                     // The spans of the stop itself, which have ended by now.
                     if let Err(unsent) = last.blocking_flush(within) {
@@ -101,6 +105,30 @@ impl Telemetry {
         }
         app
     }
+
+    /// Hands the metrics of a service to the collector, if there is one.
+    fn push(&self, name: &str, app: &App) -> Option<PushingMetrics> {
+        let (collector, handle) = (self.collector.clone()?, app.handle());
+        let pushing = MetricsPush::to(collector, name);
+        let started = pushing.start(move || handle.metrics().unwrap_or_default());
+        if let Err(error) = &started {
+            eprintln!("warning: metrics are not sent: {error}");
+        }
+        started.ok()
+    }
+}
+
+/// Sends what is left of both; one that fails does not keep the other from trying.
+async fn send(tracer: Arc<Tracer>, pushing: Option<PushingMetrics>) -> Result<(), BoxError> {
+    let values = async {
+        match pushing {
+            Some(pushing) => pushing.flush(LAST).await,
+            None => Ok(()),
+        }
+    };
+    let (spans, values) = tokio::join!(tracer.flush(LAST), values);
+    spans?;
+    Ok(values?)
 }
 
 /// How trace ids come and go: all that is read by default, and then the header of the shop's oldest clients.

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use http::{StatusCode, header, response};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -37,6 +38,14 @@ pub(super) fn of_spans(response: ExportTraceServiceResponse) -> Answer {
     let partial = response.partial_success.unwrap_or_default();
     Answer::Taken {
         rejected: u64::try_from(partial.rejected_spans).unwrap_or(0),
+        why: partial.error_message,
+    }
+}
+
+pub(super) fn of_metrics(response: ExportMetricsServiceResponse) -> Answer {
+    let partial = response.partial_success.unwrap_or_default();
+    Answer::Taken {
+        rejected: u64::try_from(partial.rejected_data_points).unwrap_or(0),
         why: partial.error_message,
     }
 }

@@ -39,7 +39,7 @@ const PHASES: [Phase; 6] = [
     Phase::Stopped,
 ];
 
-pub(super) fn text(core: &Core) -> String {
+pub(crate) fn text(core: &Core) -> String {
     let status = Status::of(core, Instant::now());
     let mut registry = Registry::with_prefix("sundown");
     register_life(&mut registry, &status);

@@ -37,6 +37,14 @@ async fn one_trace_goes_from_an_old_client_through_both_services_to_spans_and_li
         service.ended(Ended::Code(0)).await;
     }
 
+    let metrics = collector.metrics();
+    for name in [
+        "sundown_ready",
+        "http_server_request_duration_seconds",
+        "tokio_workers",
+    ] {
+        assert!(metrics.iter().any(|metric| metric.name == name), "{name}");
+    }
     let received = collector.received();
     let of_trace = |it: &&Received| it.trace_id() == TRACE;
     let spans: Vec<&Received> = received.iter().filter(of_trace).collect();
@@ -91,7 +99,7 @@ async fn a_stop_is_a_trace_and_its_last_lines_belong_to_it() {
     };
     assert_eq!(beneath(stop), ["lame_duck", "drain", "release"]);
     let release = of_stop.iter().find(|it| it.span.name == "release").unwrap();
-    assert_eq!(beneath(release), ["orders-db", "spans"]);
+    assert_eq!(beneath(release), ["orders-db", "telemetry"]);
     assert_eq!(stop.attribute("reason").as_deref(), Some("SIGTERM"));
     assert_eq!(stop.attribute("exit_code").as_deref(), Some("0"));
     let last = orders.log().pop().unwrap();
