@@ -5,7 +5,9 @@
 mod bench;
 mod browser;
 mod certificate;
+mod chain;
 mod ci;
+mod collector;
 mod crashes;
 mod dashboards;
 mod false_alarms;
@@ -50,6 +52,7 @@ struct Arguments {
 enum Chore {
     Bench(bench::Arguments),
     Browser(browser::Arguments),
+    Chain(chain::Arguments),
     Ci(ci::Arguments),
     Crashes(crashes::Arguments),
     Dashboards(dashboards::Arguments),
@@ -96,6 +99,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
     match chore {
         Chore::Bench(arguments) => bench::run(&workspace, &arguments),
         Chore::Browser(arguments) => browser::run(&workspace, &arguments),
+        Chore::Chain(arguments) => chain::run(&workspace, &arguments),
         Chore::Ci(arguments) => ci::run(&workspace, &arguments),
         Chore::Crashes(arguments) => crashes::run(&workspace, &arguments),
         Chore::Dashboards(arguments) => dashboards::run(&workspace, &arguments),

@@ -136,6 +136,20 @@ pub(crate) static OTELCOL: Peer = Peer {
     probes: None,
 };
 
+/// A relay that traces; no server to compare with. It is told whom it relays to.
+pub(crate) static RELAY: Peer = Peer {
+    name: "relay",
+    framework: "Go net/http, OpenTelemetry",
+    language: Language::Go("relay"),
+    stop: Stop::Graceful,
+    http2: false,
+    paced: false,
+    ws: false,
+    grpc: None,
+    tls: false,
+    probes: None,
+};
+
 /// The probes of Spring Boot's actuator.
 const ACTUATOR: Probes = Probes {
     ready: "/actuator/health/readiness",

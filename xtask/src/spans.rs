@@ -20,8 +20,8 @@ use sundown_verify::plan::{Plan, Request, Requests};
 use sundown_verify::process::{Process, Spawn, free_port};
 use sundown_verify::{Kind, Load};
 
+use crate::collector::Collector;
 use crate::folder::Folder;
-use crate::peers::OTELCOL;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
 
@@ -49,7 +49,7 @@ const OF_THE_STOP: u64 = 6;
 /// What a collector does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Collector {
+enum Mood {
     /// It takes what comes.
     Up,
     /// It is frozen, and goes on when the signal comes.
@@ -62,7 +62,7 @@ enum Collector {
 
 #[derive(Serialize)]
 struct Row {
-    collector: Collector,
+    collector: Mood,
     stops: u32,
     /// Requests whose answers arrived in full.
     answered: u64,
@@ -79,11 +79,8 @@ struct Row {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
-    if let Some(missing) = OTELCOL.missing_toolchain() {
-        anyhow::bail!("{missing}");
-    }
     progress::line("building an OpenTelemetry Collector, and the shop");
-    OTELCOL.build(workspace)?;
+    Collector::build(workspace)?;
     let mut build = workspace.cargo();
     build.args(["build", "--quiet", "--release", "--package", "shop"]);
     ensure!(build.status()?.success(), "the shop does not build");
@@ -91,14 +88,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         .enable_all()
         .build()?;
     let mut rows = Vec::new();
-    for collector in [
-        Collector::Up,
-        Collector::Late,
-        Collector::Frozen,
-        Collector::Down,
-    ] {
+    for collector in [Mood::Up, Mood::Late, Mood::Frozen, Mood::Down] {
         let stops = match collector {
-            Collector::Up => arguments.stops,
+            Mood::Up => arguments.stops,
             _ => arguments.stops.div_ceil(10),
         };
         let mut row = Row::of(collector);
@@ -123,7 +115,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
 }
 
 impl Row {
-    fn of(collector: Collector) -> Self {
+    fn of(collector: Mood) -> Self {
         Self {
             collector,
             stops: 0,
@@ -153,7 +145,7 @@ impl Row {
 
     fn holds(&self) -> bool {
         let limit = (LAST_SPANS + BUSY).as_secs_f64() * 1000.0;
-        let is_there = matches!(self.collector, Collector::Up | Collector::Late);
+        let is_there = matches!(self.collector, Mood::Up | Mood::Late);
         self.lost == 0
             && self.untraced == 0
             && self.longest_ms <= limit
@@ -163,14 +155,13 @@ impl Row {
 
 async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
     let folder = Folder::new("spans")?;
-    let endpoint = free_port()?;
-    let file = folder.path().join("traces.json");
     let mut collector = match row.collector {
-        Collector::Down => None,
-        _ => Some(start_collector(workspace, folder.path(), endpoint, &file).await?),
+        Mood::Down => None,
+        _ => Some(Collector::start(workspace, folder.path()).await?),
     };
-    if let (Some(collector), Collector::Late | Collector::Frozen) = (&mut collector, row.collector)
-    {
+    let nobody = free_port()?;
+    let endpoint = collector.as_ref().map_or(nobody, |running| running.address);
+    if let (Some(collector), Mood::Late | Mood::Frozen) = (&mut collector, row.collector) {
         collector.signal(libc::SIGSTOP)?;
     }
     let report = folder.path().join("report.json");
@@ -180,60 +171,34 @@ async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
     let instant = rand::rng().random_range(50..300);
     tokio::time::sleep(Duration::from_millis(instant)).await;
     orders.signal(libc::SIGTERM)?;
-    if let (Some(collector), Collector::Late) = (&mut collector, row.collector) {
+    if let (Some(collector), Mood::Late) = (&mut collector, row.collector) {
         collector.signal(libc::SIGCONT)?;
     }
     orders.wait_exit(PATIENCE).await?;
     load.finish().await;
-    if let Some(collector) = &mut collector {
-        collector.signal(libc::SIGCONT)?;
-        collector.signal(libc::SIGTERM)?;
-        collector.wait_exit(PATIENCE).await?;
-    }
-    let there = read_spans(&file)?;
+    let spans = match collector {
+        Some(collector) => collector.end().await?,
+        None => Vec::new(),
+    };
     let told = Told::read(&report, &orders.stderr())?;
     let answered = answered.traces();
-    let missing = answered.difference(&there.requests).count() as u64;
+    let of_requests = spans.iter().map(|span| &span.trace);
+    let of_requests: HashSet<&String> = of_requests.filter(|trace| is_ours(trace)).collect();
+    let missing = answered.iter().filter(|trace| !of_requests.contains(trace));
+    let missing = missing.count() as u64;
+    let is_traced = spans.iter().any(|span| span.name == "stop");
     row.stops += 1;
     row.answered += answered.len() as u64;
-    row.spans += there.requests.len() as u64;
+    row.spans += of_requests.len() as u64;
     row.told += told.unsent;
     row.longest_ms = row.longest_ms.max(told.took_ms);
-    row.untraced += u32::from(row.collector != Collector::Down && !there.stop && told.unsent == 0);
+    row.untraced += u32::from(row.collector != Mood::Down && !is_traced && told.unsent == 0);
     row.lost += match row.collector {
-        Collector::Up | Collector::Late => missing,
+        Mood::Up | Mood::Late => missing,
         // Nothing has arrived, or it is not known to have: all that was made is told.
-        Collector::Frozen | Collector::Down => (told.served + OF_THE_STOP).abs_diff(told.unsent),
+        Mood::Frozen | Mood::Down => (told.served + OF_THE_STOP).abs_diff(told.unsent),
     };
     Ok(())
-}
-
-async fn start_collector(
-    workspace: &Workspace,
-    folder: &Path,
-    endpoint: SocketAddr,
-    file: &Path,
-) -> anyhow::Result<Process> {
-    let settings = serde_json::json!({
-        "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": endpoint.to_string()}}}},
-        "exporters": {"file": {"path": file}, "file/metrics": {"path": folder.join("metrics.json")}},
-        "service": {
-            "telemetry": {"metrics": {"level": "none"}},
-            "pipelines": {
-                "traces": {"receivers": ["otlp"], "exporters": ["file"]},
-                "metrics": {"receivers": ["otlp"], "exporters": ["file/metrics"]},
-            },
-        },
-    });
-    // JSON is YAML.
-    let config = folder.join("collector.yaml");
-    fs::write(&config, settings.to_string())?;
-    let program = OTELCOL.command(workspace, 0);
-    let spawn = Spawn::new(program.get_program()).arg("--config");
-    let mut collector = spawn.arg(&config).start()?;
-    let listens = collector.wait_listening(endpoint, PATIENCE).await;
-    listens.with_context(|| collector.stderr())?;
-    Ok(collector)
 }
 
 async fn start_orders(
@@ -286,34 +251,9 @@ fn trace(tag: u64) -> String {
     format!("5d{:030x}", u128::from(tag) + 1)
 }
 
-/// What a collector has.
-#[derive(Default)]
-struct There {
-    /// The traces of its spans of requests.
-    requests: HashSet<String>,
-    /// Whether there is a span of a stop.
-    stop: bool,
-}
-
-fn read_spans(file: &Path) -> anyhow::Result<There> {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let mut there = There::default();
-    for line in text.lines() {
-        let export: Value = serde_json::from_str(line).context("a line of the collector's")?;
-        let lists = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
-        for of_resource in lists(&export, "resourceSpans") {
-            for of_scope in lists(&of_resource, "scopeSpans") {
-                for span in lists(&of_scope, "spans") {
-                    let trace = span["traceId"].as_str().unwrap_or_default();
-                    there.stop |= span["name"] == "stop";
-                    if trace.starts_with("5d00") {
-                        there.requests.insert(trace.to_owned());
-                    }
-                }
-            }
-        }
-    }
-    Ok(there)
+/// Whether it is such a one, and not of the service's own making.
+fn is_ours(trace: &str) -> bool {
+    trace.starts_with("5d00")
 }
 
 /// What a service tells of its end.
