@@ -58,13 +58,3 @@ impl<B: Body> Body for TracedBody<B> {
         self.inner.size_hint()
     }
 }
-
-impl<B: Default> Default for TracedBody<B> {
-    /// One that belongs to no request.
-    fn default() -> Self {
-        Self {
-            inner: B::default(),
-            open: Open::none(),
-        }
-    }
-}

@@ -23,13 +23,6 @@ impl Open {
         }
     }
 
-    /// None at all.
-    pub(super) fn none() -> Self {
-        let mut none = Self::new(Span::none(), None);
-        none.over();
-        none
-    }
-
     pub(super) fn span(&self) -> &Span {
         &self.span
     }
