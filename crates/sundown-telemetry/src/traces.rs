@@ -32,6 +32,7 @@ pub(crate) use self::context::{continue_request, to_hand_on};
 use self::sampler::Sampler;
 use self::sending::Sender;
 pub use self::spans::SpanCounts;
+use self::spans::{Spans, Wanted};
 use crate::logs::{BadLevels, Logs, parse_levels};
 use crate::otlp::Endpoint;
 use crate::redact::Redaction;
@@ -171,9 +172,13 @@ impl Traces {
             .with_service_name(self.service)
             .build();
         let cleaner = Cleaner(self.redaction);
+        let wanted = Wanted {
+            errors: self.errors,
+            stops: self.stops,
+        };
         let start = |endpoint| {
             Sender::start(
-                self.capacity,
+                Spans::new(self.capacity, wanted),
                 endpoint,
                 &resource,
                 cleaner,

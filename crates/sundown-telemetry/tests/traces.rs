@@ -177,17 +177,35 @@ fn of_traces_that_nobody_samples_those_with_an_error_and_those_of_a_stop_are_sen
 }
 
 #[test]
-fn of_traces_that_nobody_samples_none_is_sent_where_none_is_wished() {
+fn of_traces_that_nobody_samples_only_those_are_sent_that_are_wished() {
+    for (errors, stops, expected) in [
+        (false, false, &[][..]),
+        (true, false, &["fails", "fails late"]),
+        (false, true, &["fails late", "work"]),
+    ] {
+        let collector = Collector::start(Mood::Takes);
+        let traces = shop(endpoint(&collector)).ratio(0.0);
+        let tracer = traces.errors(errors).stops(stops).start().unwrap();
+        traced(&tracer, || {
+            tracing::info_span!("fails").in_scope(|| tracing::error!("no"));
+            tracer.stopping();
+            tracing::info_span!("fails late").in_scope(|| tracing::error!("no"));
+            make_spans(1);
+        });
+        tracer.blocking_flush(PATIENCE).unwrap();
+        let received = collector.received();
+        let names: Vec<&str> = received.iter().map(|it| it.span.name.as_str()).collect();
+        assert_eq!(names, expected, "errors {errors}, stops {stops}");
+    }
+}
+
+#[test]
+fn what_waits_when_a_tracer_is_dropped_is_sent() {
     let collector = Collector::start(Mood::Takes);
-    let traces = shop(endpoint(&collector)).ratio(0.0);
-    let tracer = traces.errors(false).stops(false).start().unwrap();
-    traced(&tracer, || {
-        tracing::info_span!("fails").in_scope(|| tracing::error!("no"));
-        tracer.stopping();
-        make_spans(1);
-    });
-    tracer.blocking_flush(PATIENCE).unwrap();
-    assert_eq!(collector.received().len(), 0);
+    let tracer = shop(endpoint(&collector)).start().unwrap();
+    traced(&tracer, || make_spans(3));
+    drop(tracer);
+    assert_eq!(collector.received().len(), 3);
 }
 
 #[test]

@@ -61,14 +61,14 @@ impl Sender {
     /// # Errors
     /// If the system gives none, or the collector cannot be spoken to whatever it does.
     pub(super) fn start(
-        capacity: usize,
+        spans: Spans,
         endpoint: Endpoint,
         resource: &Resource,
         cleaner: Cleaner,
         stopping: Arc<AtomicBool>,
     ) -> io::Result<(Self, JoinHandle<()>)> {
         let shared = Arc::new(Shared {
-            spans: Mutex::new(Spans::new(capacity)),
+            spans: Mutex::new(spans),
             stopping,
             wake: Notify::new(),
             sleeps: AtomicBool::new(false),

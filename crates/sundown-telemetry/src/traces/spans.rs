@@ -31,8 +31,18 @@ impl SpanCounts {
     }
 }
 
+/// Of which traces that nobody samples the spans are sent all the same.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// Those with an error in them.
+    pub(super) errors: bool,
+    /// Those with a span that ends during a stop.
+    pub(super) stops: bool,
+}
+
 /// Spans that have ended and are not with a collector yet.
 pub(super) struct Spans {
+    wanted: Wanted,
     /// In bytes, as far as they can be told.
     capacity: usize,
     held: usize,
@@ -62,8 +72,9 @@ struct Undecided {
 }
 
 impl Spans {
-    pub(super) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize, wanted: Wanted) -> Self {
         Self {
+            wanted,
             capacity,
             held: 0,
             waiting: VecDeque::new(),
@@ -80,7 +91,7 @@ impl Spans {
     }
 
     /// Takes a span that has ended. One of a trace that nobody samples is kept until the last of its roots has ended,
-    /// and is sent if the trace is wanted by then: if one of its spans is an error, or ends `during_a_stop`.
+    /// and is sent if the trace is wanted by then: for one of its spans that is an error, or ends `during_a_stop`.
     pub(super) fn end(&mut self, span: SpanData, during_a_stop: bool) {
         let bytes = size_of_span(&span);
         let context = &span.span_context;
@@ -88,7 +99,8 @@ impl Spans {
             self.send(Held { span, bytes });
             return;
         }
-        let wanted = during_a_stop || matches!(span.status, Status::Error { .. });
+        let is_error = matches!(span.status, Status::Error { .. });
+        let wanted = self.wanted.stops && during_a_stop || self.wanted.errors && is_error;
         let is_root = span.parent_span_id == SpanId::INVALID || span.parent_span_is_remote;
         let trace = context.trace_id();
         let held = Held { span, bytes };
@@ -233,6 +245,11 @@ mod tests {
 
     const SAMPLED: bool = true;
 
+    const ALL: Wanted = Wanted {
+        errors: true,
+        stops: true,
+    };
+
     fn span(trace: u128, sampled: bool) -> SpanData {
         let flags = TraceFlags::default().with_sampled(sampled);
         let (trace, id) = (TraceId::from(trace), SpanId::from(7_u64));
@@ -268,7 +285,7 @@ mod tests {
     }
 
     fn room_for(spans: usize) -> Spans {
-        Spans::new(spans * size_of_span(&span(1, SAMPLED)))
+        Spans::new(spans * size_of_span(&span(1, SAMPLED)), ALL)
     }
 
     #[test]
@@ -355,7 +372,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_no_larger_than_collectors_take() {
-        let mut spans = Spans::new(usize::MAX);
+        let mut spans = Spans::new(usize::MAX, ALL);
         let mut long = span(1, SAMPLED);
         let text = "x".repeat(3 << 20);
         long.attributes.push(KeyValue::new("text", text));
