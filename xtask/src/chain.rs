@@ -34,9 +34,7 @@ pub(crate) fn run(workspace: &Workspace, _: &Arguments) -> anyhow::Result<Verdic
     progress::line("building an OpenTelemetry Collector, a relay, and the shop");
     Collector::build(workspace)?;
     RELAY.build(workspace)?;
-    let mut build = workspace.cargo();
-    build.args(["build", "--quiet", "--package", "shop"]);
-    ensure!(build.status()?.success(), "the shop does not build");
+    workspace.build_shop()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -58,7 +56,7 @@ async fn follow(workspace: &Workspace) -> anyhow::Result<(Vec<Span>, Lines)> {
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
             .env("OTEL_SERVICE_NAME", "relay")
     };
-    let shop = workspace.target.join("debug/shop");
+    let shop = workspace.shop();
     let service = |name: &str, more: &[&str]| traced(shop_of(&shop, folder.path(), name, more));
     let (mut inventory, stock) = started(service("inventory", &[])).await?;
     let relay_at = free_port()?;

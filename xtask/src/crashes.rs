@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use http::{HeaderValue, Method, header};
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -85,9 +85,7 @@ struct Findings {
 }
 
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
-    let mut build = workspace.cargo();
-    build.args(["build", "--quiet", "--release", "--package", "shop"]);
-    ensure!(build.status()?.success(), "could not build the shop");
+    workspace.build_shop()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -224,7 +222,7 @@ impl Service {
         port.set_reuseaddr(true)?;
         port.bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = port.local_addr()?;
-        let spawn = Spawn::new(workspace.target.join("release/shop"))
+        let spawn = Spawn::new(workspace.shop())
             .args([name, "--listen", &address.to_string()])
             .args(["--database", &database(folder, name)]);
         Ok(Self {

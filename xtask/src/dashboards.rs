@@ -45,9 +45,7 @@ pub(crate) fn run(workspace: &Workspace, _: &Arguments) -> anyhow::Result<Verdic
         &["test", "rules"],
         &deploy.join("prometheus/alerts.test.yml"),
     )?;
-    let mut build = workspace.cargo();
-    build.args(["build", "--quiet", "--package", "shop"]);
-    ensure!(build.status()?.success(), "the shop does not build");
+    workspace.build_shop()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -113,7 +111,7 @@ async fn ask(
     queries: &[String],
 ) -> anyhow::Result<Vec<String>> {
     let folder = Folder::new("dashboards")?;
-    let shop = workspace.target.join("debug/shop");
+    let shop = workspace.shop();
     let inventory = Service::start(&shop, folder.path(), "inventory", &[]).await?;
     let url = format!("http://{}", inventory.address);
     let orders = Service::start(&shop, folder.path(), "orders", &["--inventory", &url]).await?;

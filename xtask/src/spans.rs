@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use rand::Rng as _;
 use serde::Serialize;
 use serde_json::Value;
@@ -81,9 +81,7 @@ struct Row {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<Verdict> {
     progress::line("building an OpenTelemetry Collector, and the shop");
     Collector::build(workspace)?;
-    let mut build = workspace.cargo();
-    build.args(["build", "--quiet", "--release", "--package", "shop"]);
-    ensure!(build.status()?.success(), "the shop does not build");
+    workspace.build_shop()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -146,7 +144,9 @@ impl Row {
     fn holds(&self) -> bool {
         let limit = (LAST_SPANS + BUSY).as_secs_f64() * 1000.0;
         let is_there = matches!(self.collector, Mood::Up | Mood::Late);
-        self.lost == 0
+        // Who saw nothing answered has shown nothing.
+        self.answered > 0
+            && self.lost == 0
             && self.untraced == 0
             && self.longest_ms <= limit
             && (!is_there || self.told == 0)
@@ -208,7 +208,7 @@ async fn start_orders(
     report: &Path,
 ) -> anyhow::Result<(Process, SocketAddr)> {
     let database = format!("sqlite:{}", folder.join("orders.db").display());
-    let spawn = Spawn::new(workspace.target.join("release/shop"))
+    let spawn = Spawn::new(workspace.shop())
         .args(["orders", "--listen", "127.0.0.1:0", "--database", &database])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
         .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")

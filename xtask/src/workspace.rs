@@ -67,6 +67,23 @@ impl Workspace {
         command
     }
 
+    /// Builds the shop as it is measured.
+    ///
+    /// # Errors
+    /// When it does not build; cargo's own messages are on stderr.
+    pub(crate) fn build_shop(&self) -> anyhow::Result<()> {
+        let mut build = self.cargo();
+        build.args(["build", "--quiet", "--release", "--package", "shop"]);
+        let status = build.status().context("could not run cargo")?;
+        ensure!(status.success(), "could not build the shop: {status}");
+        Ok(())
+    }
+
+    /// Where its program is then.
+    pub(crate) fn shop(&self) -> PathBuf {
+        self.target.join("release/shop")
+    }
+
     /// Returns the path as a person would write it: from the root on.
     pub(crate) fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)

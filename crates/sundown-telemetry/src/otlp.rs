@@ -18,15 +18,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_client::MetricsServiceClient;
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use prost::Message as _;
+use prost::Message;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use tonic::body::Body;
@@ -84,22 +80,10 @@ impl Exporter {
             Protocol::Grpc => {
                 let origin = self.endpoint.base().clone();
                 let mut client = TraceServiceClient::with_origin(self.client.clone(), origin);
-                let answer = client.export(self.with_headers(spans)).await;
-                answer.map_or_else(
-                    |status| answer::of_status(&status),
-                    |response| answer::of_spans(response.into_inner()),
-                )
+                let result = client.export(self.with_headers(spans)).await;
+                by_grpc(result, answer::of_spans)
             }
-            Protocol::Http => {
-                let answer = self.post("v1/traces", spans.encode_to_vec()).await;
-                answer.map_or_else(
-                    |answer| answer,
-                    |body| {
-                        ExportTraceServiceResponse::decode(body)
-                            .map_or_else(|error| again(&error), answer::of_spans)
-                    },
-                )
-            }
+            Protocol::Http => self.post("v1/traces", &spans, answer::of_spans).await,
         }
     }
 
@@ -109,21 +93,12 @@ impl Exporter {
             Protocol::Grpc => {
                 let origin = self.endpoint.base().clone();
                 let mut client = MetricsServiceClient::with_origin(self.client.clone(), origin);
-                let answer = client.export(self.with_headers(metrics)).await;
-                answer.map_or_else(
-                    |status| answer::of_status(&status),
-                    |response| answer::of_metrics(response.into_inner()),
-                )
+                let result = client.export(self.with_headers(metrics)).await;
+                by_grpc(result, answer::of_metrics)
             }
             Protocol::Http => {
-                let answer = self.post("v1/metrics", metrics.encode_to_vec()).await;
-                answer.map_or_else(
-                    |answer| answer,
-                    |body| {
-                        ExportMetricsServiceResponse::decode(body)
-                            .map_or_else(|error| again(&error), answer::of_metrics)
-                    },
-                )
+                let answer = self.post("v1/metrics", &metrics, answer::of_metrics);
+                answer.await
             }
         }
     }
@@ -133,23 +108,41 @@ impl Exporter {
         tonic::Request::from_parts(metadata, tonic::Extensions::default(), message)
     }
 
-    /// Posts a message; what is answered to it, or what became of it instead.
-    async fn post(&self, path: &str, message: Vec<u8>) -> Result<Bytes, Answer> {
+    /// Posts a message; `of` reads what is answered to it.
+    async fn post<R: Message + Default>(
+        &self,
+        path: &str,
+        message: &impl Message,
+        of: fn(R) -> Answer,
+    ) -> Answer {
         let mut request = Request::post(self.endpoint.at(path));
         let headers = request.headers_mut().expect("an endpoint is a URI");
         headers.clone_from(self.endpoint.headers());
         let protobuf = HeaderValue::from_static("application/x-protobuf");
         headers.insert(header::CONTENT_TYPE, protobuf);
+        let message = Bytes::from(message.encode_to_vec());
         let request = request
-            .body(Body::new(Full::new(Bytes::from(message))))
+            .body(Body::new(Full::new(message)))
             .expect("an endpoint is a URI");
-        let response = self.client.request(request).await;
-        let (head, body) = response.map_err(|error| again(&error))?.into_parts();
+        let (head, body) = match self.client.request(request).await {
+            Ok(response) => response.into_parts(),
+            Err(error) => return again(&error),
+        };
         let body = Limited::new(body, LONGEST_ANSWER).collect().await;
         if !head.status.is_success() {
-            return Err(answer::of_head(&head));
+            return answer::of_head(&head);
         }
-        Ok(body.map_err(|error| again(&*error))?.to_bytes())
+        match body {
+            Ok(body) => R::decode(body.to_bytes()).map_or_else(|error| again(&error), of),
+            Err(error) => again(&*error),
+        }
+    }
+}
+
+fn by_grpc<R>(result: Result<tonic::Response<R>, tonic::Status>, of: fn(R) -> Answer) -> Answer {
+    match result {
+        Ok(response) => of(response.into_inner()),
+        Err(status) => answer::of_status(&status),
     }
 }
 

@@ -1,26 +1,11 @@
 //! How lines look, and what is taken out of them.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sundown_telemetry::{Format, Logs, Redaction};
+use sundown_testkit::Memory;
 use tracing_subscriber::layer::SubscriberExt as _;
-
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Memory {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// What is written of what `log` logs.
 fn written(logs: Logs, log: impl FnOnce()) -> String {
@@ -29,8 +14,7 @@ fn written(logs: Logs, log: impl FnOnce()) -> String {
     let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, log);
     running.flush(Duration::from_secs(60)).unwrap();
-    let bytes = memory.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    memory.text()
 }
 
 /// The same as JSON, the time left out.

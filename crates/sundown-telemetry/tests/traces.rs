@@ -1,13 +1,11 @@
 //! What becomes of spans: those that a collector takes, and those that it does not.
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sundown_telemetry::{
     Endpoint, Logs, Protocol, SpanCounts, SpanExt as _, Tracer, Traces, trace_context,
 };
-use sundown_testkit::{Collector, Mood};
+use sundown_testkit::{Collector, Memory, Mood};
 use tracing::subscriber::with_default;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -102,20 +100,6 @@ fn a_span_continues_what_came_in_a_message_and_points_to_where_it_comes_from() {
     );
 }
 
-#[derive(Clone, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Memory {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn lines_have_the_ids_of_their_span() {
     let collector = Collector::start(Mood::Takes);
@@ -134,7 +118,7 @@ fn lines_have_the_ids_of_their_span() {
         inner.trace_context().unwrap()
     });
     log.flush(PATIENCE).unwrap();
-    let line = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
+    let line = memory.text();
     let (trace, span) = (ids.trace_id, ids.span_id);
     let expected = format!(
         "\"service\":\"shop\",\"traceId\":\"{trace}\",\"spanId\":\"{span}\",\"target\":\"traces\",\"message\":\"hello\"}}\n"

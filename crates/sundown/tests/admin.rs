@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use sundown_testkit::metrics::{documented, families};
 use sundown_verify::process::Spawn;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
@@ -215,40 +216,6 @@ async fn metrics_count_what_the_service_did() {
     assert_eq!(run.trial.stop().await.0, 0);
 }
 
-/// Each metric by name, kind and help, as Prometheus' text format tells them.
-fn families(text: &str) -> Vec<[String; 3]> {
-    let mut families = Vec::new();
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
-        let Some(help) = line.strip_prefix("# HELP ") else {
-            continue;
-        };
-        let (name, help) = help.split_once(' ').unwrap();
-        let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
-        families.push([name, kind, help].map(str::to_owned));
-    }
-    families.sort();
-    families
-}
-
-/// The same by the rows of a section of the page that documents them.
-fn documented(section: &str) -> Vec<[String; 3]> {
-    let page = include_str!("../../../docs/metrics.md");
-    let (_, rest) = page.split_once(&format!("## {section}\n")).unwrap();
-    let rows = rest.split("\n## ").next().unwrap().lines();
-    let mut families: Vec<_> = rows
-        .filter_map(|row| {
-            let cells: Vec<&str> = row.strip_prefix("| `")?.split('|').map(str::trim).collect();
-            let [name, kind, _labels, help, ""] = cells[..] else {
-                panic!("{row}");
-            };
-            Some([name.trim_end_matches('`'), kind, help].map(str::to_owned))
-        })
-        .collect();
-    families.sort();
-    families
-}
-
 #[tokio::test]
 async fn every_metric_is_documented_and_what_is_the_services_own_comes_last() {
     let run = Run::of(spawn("measured")).await;
@@ -261,7 +228,9 @@ async fn every_metric_is_documented_and_what_is_the_services_own_comes_last() {
         own,
         "# HELP sold_total Items.\n# TYPE sold_total counter\nsold_total 7\n"
     );
-    assert_eq!(families(of_sundown), documented("The life of a service"));
+    let page = include_str!("../../../docs/metrics.md");
+    let (of_life, _) = page.split_once("\n## Requests\n").unwrap();
+    assert_eq!(families(of_sundown), documented(of_life));
     assert_eq!(run.trial.stop().await.0, 0);
 }
 

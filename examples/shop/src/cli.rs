@@ -1,5 +1,6 @@
 //! The arguments of `shop`. Nothing is opened before all of them are understood.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -93,7 +94,7 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
     let telemetry = match Telemetry::start(name, &cli.log, cli.log_file.as_deref()) {
         Ok(telemetry) => telemetry,
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", whole(&error));
             return ExitCode::from(2);
         }
     };
@@ -109,6 +110,16 @@ pub(crate) fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -
         }
         Service::Inventory { common } => inventory::run(telemetry, common.listen, common.database),
     }
+}
+
+/// An error and what is behind it, on one line.
+fn whole(error: &dyn Error) -> String {
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -143,12 +143,12 @@ const OLD_HEADER: axum::http::HeaderName = axum::http::HeaderName::from_static("
 /// Something of the log or the traces cannot be as it was asked for.
 #[derive(Debug, Error)]
 pub(crate) enum Mistake {
-    #[error("--log {0}")]
+    #[error("--log cannot be obeyed")]
     Levels(#[from] BadLevels),
-    #[error("OTEL_EXPORTER_OTLP_*: {0}")]
+    #[error("OTEL_EXPORTER_OTLP_* cannot be obeyed")]
     Endpoint(#[from] BadEndpoint),
-    #[error("{0}")]
-    Log(#[source] NotStarted),
-    #[error("{0}")]
+    #[error(transparent)]
+    Log(NotStarted),
+    #[error(transparent)]
     Traces(#[from] NotTraced),
 }

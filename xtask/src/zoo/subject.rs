@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use sundown_verify::process::SignalTo;
 use sundown_verify::service::Declared;
 use sundown_verify::service::{ID, Ledger};
@@ -134,7 +134,7 @@ impl Subject {
     }
 
     fn of_shop(workspace: &Workspace, folder: &Path) -> Self {
-        let shop = workspace.target.join("release/shop");
+        let shop = workspace.shop();
         let database = format!("sqlite:{}", folder.join("orders.sqlite").display());
         let mut command = vec![shop.into(), "orders".into()];
         command.extend(["--listen".into(), format!("127.0.0.1:{PORT}").into()]);
@@ -208,9 +208,7 @@ impl Subject {
                 peer.version(workspace)
             }
             Kind::Shop => {
-                let mut cargo = workspace.cargo();
-                cargo.args(["build", "--quiet", "--release", "--package", "shop"]);
-                ensure!(cargo.status()?.success(), "the shop could not be built");
+                workspace.build_shop()?;
                 Ok(env!("CARGO_PKG_VERSION").to_owned())
             }
             Kind::Nginx => {

@@ -4,8 +4,6 @@
 //! missed, and is told of.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::Context;
@@ -77,7 +75,7 @@ impl MetricsPush {
             service: self.service,
             text: Box::new(text),
             start: nanos(),
-            is_away: AtomicBool::new(false),
+            is_away: false,
         };
         let push = move || {
             let _quiet = Context::enter_telemetry_suppressed_scope();
@@ -86,16 +84,14 @@ impl MetricsPush {
         std::thread::Builder::new()
             .name("metrics".to_owned())
             .spawn(push)?;
-        Ok(PushingMetrics {
-            flushes: Arc::new(flushes),
-        })
+        Ok(PushingMetrics { flushes })
     }
 }
 
 /// Metrics that are handed to a collector until this and its clones are dropped.
 #[derive(Clone)]
 pub struct PushingMetrics {
-    flushes: Arc<mpsc::Sender<Told>>,
+    flushes: mpsc::Sender<Told>,
 }
 
 impl PushingMetrics {
@@ -122,16 +118,19 @@ struct Pusher {
     service: String,
     text: Text,
     start: u64,
-    is_away: AtomicBool,
+    is_away: bool,
 }
 
 impl Pusher {
-    async fn push_all(self, every: Duration, mut asked: mpsc::Receiver<Told>) {
+    async fn push_all(mut self, every: Duration, mut asked: mpsc::Receiver<Told>) {
         let mut due = interval_at(Instant::now() + every, every);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = due.tick() => drop(self.push().await),
+                _ = due.tick() => {
+                    // It has told of it, if it was not taken.
+                    let _ = self.push().await;
+                }
                 flush = asked.recv() => {
                     let Some(flush) = flush else { return };
                     // Whoever asked may have gone.
@@ -141,7 +140,7 @@ impl Pusher {
         }
     }
 
-    async fn push(&self) -> Result<(), String> {
+    async fn push(&mut self) -> Result<(), String> {
         let times = Times {
             start: self.start,
             now: nanos(),
@@ -155,7 +154,7 @@ impl Pusher {
             Ok(Answer::Again { why, .. } | Answer::Refused { why }) => Err(why),
             Err(_) => Err(format!("no answer within {:?}", self.exporter.timeout())),
         };
-        let was_away = self.is_away.swap(result.is_err(), Ordering::Relaxed);
+        let was_away = std::mem::replace(&mut self.is_away, result.is_err());
         if let (false, Err(why)) = (was_away, &result) {
             tracing::warn!(
                 why,
