@@ -62,6 +62,18 @@ async fn judged(fault: &str, lame_duck: Duration, tls: bool) -> Vec<Judgement> {
 /// Each waits more than it works.
 const AT_A_TIME: usize = 4;
 
+/// The checks whose clients come shortly before the signal. Where a busy machine has not let the server
+/// accept them by then, a server that takes nobody out of its queue any more loses them.
+const QUEUED_AT_THE_SIGNAL: &[&str] = &[
+    "listener/1",
+    "http1/3",
+    "http1/8",
+    "http1/10",
+    "http1/11",
+    "ready/1",
+    "tls/2",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
     // The fault, what must fail, and what may: races that natural load meets or does not. Those of TLS
@@ -81,12 +93,12 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         (
             "backlog",
             &["listener/2", "listener/5", "ready/1"],
-            &["listener/1"],
+            QUEUED_AT_THE_SIGNAL,
         ),
         (
             "zombie",
             &["listener/2", "listener/3", "listener/5"],
-            &["listener/1", "ready/1"],
+            QUEUED_AT_THE_SIGNAL,
         ),
         ("blind-idle", &["http1/2"], &["http1/15"]),
         (
@@ -145,7 +157,7 @@ async fn each_planted_fault_fails_the_checks_declared_for_it_and_no_other() {
         (
             "tls: zombie",
             &["listener/2", "listener/3", "listener/5"],
-            &["listener/1", "ready/1"],
+            QUEUED_AT_THE_SIGNAL,
         ),
         ("tls: unnotified", &["tls/1"], &[]),
         (
