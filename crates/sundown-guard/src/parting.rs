@@ -3,11 +3,10 @@
 //!
 //! The close of a socket with bytes unread resets it, and with it goes what was written and is not delivered yet.
 //! While a duplicate is open the kernel sends nothing of a close. So there is one only while both are so, and, of
-//! connections at rest, for the instant in which the application is told to stop, in which these are hushed. Of any
-//! other connection the client hears at once that it is closed. Nothing else is done to a socket that a process of the
-//! application still has.
+//! connections at rest, while the application stops, in which time these are hushed. Of any other connection the client
+//! hears at once that it is closed. Nothing else is done to a socket that a process of the application still has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -23,11 +22,16 @@ use crate::{kin, sys};
 /// How often is looked for data in flight, and for what the application has closed.
 pub(crate) const STEP: Duration = Duration::from_millis(10);
 
-/// How long what came to a connection at rest is not heard: an application that dies of its signal is gone by then.
-/// A client's kernel waits longer before it says a thing again. Clients of one that lives on and closes connections
-/// hear of that a step later.
+/// How long what comes to a connection at rest is not heard, in any case: an application that dies of its signal is
+/// gone by then. A client's kernel waits longer before it says a thing again. Clients of one that lives on and closes
+/// connections hear of that a step later.
 const INSTANT: Duration = Duration::from_millis(100);
 const STEP_IN_IT: Duration = Duration::from_millis(1);
+
+/// How long it is not heard while the application has the connection still and says nothing on it: Tomcat answers
+/// nobody any more two seconds before it closes. A client of one that goes on to serve waits so long, and until its
+/// kernel says the request again.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// How many are kept at the most; the others end as the application ends them.
 const MOST: usize = 512;
@@ -84,7 +88,7 @@ impl Parting {
 
     /// How long it may be until the next look.
     pub(crate) fn step(&self) -> Duration {
-        match self.kept.iter().any(Connection::is_hushed) {
+        match self.since.elapsed() < INSTANT && self.kept.iter().any(Connection::is_hushed) {
             true => STEP_IN_IT,
             false => STEP,
         }
@@ -101,11 +105,19 @@ impl Parting {
         if in_flight.is_empty() && self.kept.is_empty() {
             return Vec::new();
         }
-        self.end_those_left();
+        let is_told = self.end_those_left();
         let mut late = Vec::new();
-        let in_the_instant = self.since.elapsed() < INSTANT;
+        let since = self.since.elapsed();
+        let speaks: HashSet<u64> = open
+            .iter()
+            .filter(|seen| seen.unsent > 0)
+            .map(|seen| seen.inode.into())
+            .collect();
+        let rests = |connection: &Connection| {
+            since < INSTANT || is_told && since < LONGEST && !speaks.contains(&connection.inode)
+        };
         self.kept.retain(|connection| match &connection.socket {
-            Duplicate::AtRest(_) => !connection.left && in_the_instant,
+            Duplicate::AtRest(_) => !connection.left && rests(connection),
             Duplicate::InFlight(_) if !connection.left => in_flight.contains_key(&connection.inode),
             Duplicate::InFlight(socket) => {
                 late.extend(connection.discard());
@@ -128,13 +140,14 @@ impl Parting {
         late
     }
 
-    /// Says to the clients of those that no process has any more that nothing follows what was written.
-    fn end_those_left(&mut self) {
+    /// Says to the clients of those that no process has any more that nothing follows what was written; tells whether
+    /// it may be seen which these are.
+    fn end_those_left(&mut self) -> bool {
         if self.kept.iter().all(|connection| connection.left) {
-            return;
+            return true;
         }
         let Some(open) = kin::open_sockets(self.keeper) else {
-            return;
+            return false;
         };
         let left =
             |connection: &&mut Connection| !connection.left && !open.contains(&connection.inode);
@@ -142,6 +155,7 @@ impl Parting {
             connection.left = true;
             let _ = shutdown(connection.socket(), Shutdown::Write);
         }
+        true
     }
 
     /// Takes duplicates of those that are not kept yet.
@@ -273,6 +287,32 @@ mod tests {
             let end = client.read(&mut [0; 1]);
             assert_eq!(matches!(end, Ok(0)), kept, "{end:?}");
         }
+    }
+
+    #[test]
+    fn one_that_lives_on_is_not_spoken_to_until_it_speaks_or_time_is_over() {
+        let (mut child, mut client) = left_open(|_| {});
+        let mut parting = Parting::at_rest(own(), &seen(&client));
+        let begun = parting.since;
+        parting.since = begun - INSTANT;
+        client.write_all(b"not now").unwrap();
+        assert_eq!(parting.look(&seen(&client)), []);
+        assert_eq!(parting.kept.len(), 1, "it may be closing");
+        assert_eq!(parting.step(), STEP);
+        let unread = seen(&client)[0].unread;
+        assert_eq!(unread, 0, "nobody has heard it");
+
+        let mut speaks = seen(&client);
+        speaks[0].unsent = 1;
+        assert_eq!(parting.look(&speaks), []);
+        assert!(parting.kept.is_empty(), "it goes on");
+
+        let mut parting = Parting::at_rest(own(), &seen(&client));
+        parting.since = begun - LONGEST;
+        assert_eq!(parting.look(&seen(&client)), []);
+        assert!(parting.kept.is_empty(), "its client has waited for long");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
