@@ -7,19 +7,18 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use sundown_verify::process::{Process, Spawn, free_port};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use sundown_verify::process::{Spawn, free_port};
 
+use crate::ask::ask;
 use crate::collector::{Collector, Span};
 use crate::folder::Folder;
 use crate::peers::RELAY;
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, progress, shop};
 
 /// Follow the trace of a legacy client through a Rust service, a Go service and a Rust worker
 #[derive(clap::Args)]
@@ -56,16 +55,18 @@ async fn follow(workspace: &Workspace) -> anyhow::Result<(Vec<Span>, Lines)> {
             .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
             .env("OTEL_SERVICE_NAME", "relay")
     };
-    let shop = workspace.shop();
-    let service = |name: &str, more: &[&str]| traced(shop_of(&shop, folder.path(), name, more));
-    let (mut inventory, stock) = started(service("inventory", &[])).await?;
+    let service = |name: &str| {
+        let spawn = shop::service(workspace, folder.path(), name);
+        traced(spawn.args(["--log", "warn,shop=info"]))
+    };
+    let (mut inventory, stock) = shop::started(service("inventory")).await?;
     let relay_at = free_port()?;
     let command = RELAY.command(workspace, relay_at.port());
     let relay = Spawn::new(command.get_program()).args(command.get_args());
     let mut relay = traced(relay.arg(format!("http://{stock}"))).start()?;
     relay.wait_listening(relay_at, PATIENCE).await?;
     let url = format!("http://{relay_at}");
-    let (mut orders, front) = started(service("orders", &["--inventory", &url])).await?;
+    let (mut orders, front) = shop::started(service("orders").args(["--inventory", &url])).await?;
     order(front).await?;
     let applied = inventory.wait_line("event applied", PATIENCE).await;
     applied.with_context(|| orders.stderr())?;
@@ -86,35 +87,18 @@ async fn follow(workspace: &Workspace) -> anyhow::Result<(Vec<Span>, Lines)> {
     Ok((collector.end().await?, lines))
 }
 
-fn shop_of(shop: &Path, folder: &Path, name: &str, more: &[&str]) -> Spawn {
-    let database = format!("sqlite:{}", folder.join(format!("{name}.db")).display());
-    Spawn::new(shop)
-        .args([name, "--listen", "127.0.0.1:0", "--log", "warn,shop=info"])
-        .args(["--database", &database])
-        .args(more)
-}
-
-async fn started(spawn: Spawn) -> anyhow::Result<(Process, SocketAddr)> {
-    let mut process = spawn.start()?;
-    let address = process.wait_line("ready, http on ", PATIENCE).await?;
-    Ok((process, address.parse()?))
-}
-
 /// Places an order as the shop's oldest clients do.
 async fn order(front: SocketAddr) -> anyhow::Result<()> {
     let body = r#"{"id":"of-old","item":"tea","quantity":1}"#;
-    let request = format!(
-        "POST /orders HTTP/1.0\r\nhost: shop\r\ncontent-type: application/json\r\nx-shop-trace: {TRACE}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let mut client = tokio::net::TcpStream::connect(front).await?;
-    client.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await?;
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-shop-trace", TRACE),
+    ];
+    let answer = ask(front, "POST /orders", &headers, body).await?;
     ensure!(
-        answer.contains(" 201 "),
-        "the order was not taken: {answer}"
+        answer.status == 201,
+        "the order was not taken: {}",
+        answer.body
     );
     Ok(())
 }

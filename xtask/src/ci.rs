@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 
 use crate::workspace::Workspace;
-use crate::{Verdict, browser, chain, dashboards, peers, postgres, tidy};
+use crate::{Verdict, browser, chain, dashboards, peers, postgres, shipped, tidy};
 
 /// Run every check: format, lints, tests, features, documentation, tree, peers, Postgres and browser
 #[derive(clap::Args)]
@@ -58,6 +58,7 @@ const STEPS: &[Step] = &[
     Step { name: "lines", check: Cargo(&[], "xtask lines --stops 3") },
     Step { name: "spans", check: Cargo(&[], "xtask spans --stops 3") },
     Step { name: "chain", check: Chore("chain", |workspace| chain::run(workspace, &chain::Arguments {})) },
+    Step { name: "shipped", check: Chore("shipped", |workspace| shipped::run(workspace, &shipped::Arguments {})) },
     Step { name: "dashboards", check: Chore("dashboards", |workspace| dashboards::run(workspace, &dashboards::Arguments {})) },
     Step { name: "secrets", check: Cargo(&[], "xtask secrets --lines 20000") },
     Step { name: "fuzz", check: Cargo(&[], "xtask fuzz --seconds 5") },

@@ -17,10 +17,10 @@ use shop::Audit;
 use sundown_verify::plan::{Request, Requests};
 use sundown_verify::process::{Ended, Spawn};
 use sundown_verify::{Kind, Load, Plan, Process, Tally};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
+use crate::ask::get;
 use crate::folder::Folder;
 use crate::workspace::Workspace;
 use crate::{Verdict, progress};
@@ -240,17 +240,11 @@ fn database(folder: &Folder, service: &str) -> String {
 }
 
 async fn waiting_in_outbox(orders: SocketAddr) -> anyhow::Result<u64> {
-    let mut connection = TcpStream::connect(orders).await?;
-    connection
-        .write_all(b"GET /outbox HTTP/1.1\r\nHost: orders\r\nConnection: close\r\n\r\n")
-        .await?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await?;
-    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-    serde_json::from_str::<serde_json::Value>(body)
+    let body = get(orders, "/outbox").await?.body;
+    serde_json::from_str::<serde_json::Value>(&body)
         .ok()
         .and_then(|outbox| outbox["pending"].as_u64())
-        .with_context(|| format!("orders did not count its outbox: {answer}"))
+        .with_context(|| format!("orders did not count its outbox: {body}"))
 }
 
 /// What clients were told is done.

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
-use sundown_verify::plan::{Plan, Request, Requests};
 use sundown_verify::process::{Process, Spawn, free_port};
-use sundown_verify::{Kind, Load};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::ask::get;
 use crate::folder::Folder;
+use crate::shop::place_orders;
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, progress, shop};
 
 /// Ask a real Prometheus what the dashboard asks, and check the alert rules and `/metrics` with promtool
 #[derive(clap::Args)]
@@ -111,20 +110,14 @@ async fn ask(
     queries: &[String],
 ) -> anyhow::Result<Vec<String>> {
     let folder = Folder::new("dashboards")?;
-    let shop = workspace.shop();
-    let inventory = Service::start(&shop, folder.path(), "inventory", &[]).await?;
+    let service = |name: &str| shop::service(workspace, folder.path(), name);
+    let inventory = Service::start(service("inventory")).await?;
     let url = format!("http://{}", inventory.address);
-    let orders = Service::start(&shop, folder.path(), "orders", &["--inventory", &url]).await?;
-    let mut plan = Plan::against(orders.address).with(Kind::KeepAlive, 8);
-    plan.requests = Requests::every(|tag| {
-        let body = format!(r#"{{"id":"order-{tag}","item":"tea","quantity":1}}"#);
-        let json = http::HeaderValue::from_static("application/json");
-        Request::post("/orders", body).header(http::header::CONTENT_TYPE, json)
-    });
-    let load = Load::start(plan);
+    let orders = Service::start(service("orders").args(["--inventory", &url])).await?;
+    let load = place_orders(orders.address);
     let targets = [orders.admin, inventory.admin];
     for target in targets {
-        check_metrics(&metrics_of(target).await?)?;
+        check_metrics(&get(target, "/metrics").await?.body)?;
     }
     let prometheus = Prometheus::start(folder.path(), rules, &targets).await?;
     let mut unanswered: Vec<String> = queries.to_vec();
@@ -173,18 +166,13 @@ struct Service {
 }
 
 impl Service {
-    async fn start(shop: &Path, folder: &Path, name: &str, more: &[&str]) -> anyhow::Result<Self> {
-        let database = format!("sqlite:{}", folder.join(format!("{name}.db")).display());
-        let mut process = Spawn::new(shop)
-            .args([name, "--listen", "127.0.0.1:0", "--database", &database])
-            .args(more)
-            .env("SUNDOWN_ADMIN", "127.0.0.1:0")
-            .start()?;
+    async fn start(spawn: Spawn) -> anyhow::Result<Self> {
+        let spawn = spawn.env("SUNDOWN_ADMIN", "127.0.0.1:0");
+        let (mut process, address) = shop::started(spawn).await?;
         let admin = process.wait_line("admin on ", PATIENCE).await?;
-        let address = process.wait_line("ready, http on ", PATIENCE).await?;
         Ok(Self {
             _process: process,
-            address: address.parse()?,
+            address,
             admin: admin.parse()?,
         })
     }
@@ -230,7 +218,7 @@ impl Prometheus {
     async fn answers(&self, query: &str) -> anyhow::Result<bool> {
         let query = percent(query);
         let answer = get(self.address, &format!("/api/v1/query?query={query}")).await?;
-        let answer: Value = serde_json::from_str(&answer).unwrap_or_default();
+        let answer: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let result = &answer["data"]["result"];
         let has_number = |sample: &Value| sample["value"][1] != "NaN";
         Ok(result
@@ -241,7 +229,7 @@ impl Prometheus {
     /// Whether all rules can be evaluated.
     async fn check_rules(&self) -> anyhow::Result<()> {
         let answer = get(self.address, "/api/v1/rules").await?;
-        let answer: Value = serde_json::from_str(&answer)?;
+        let answer: Value = serde_json::from_str(&answer.body)?;
         let groups = answer["data"]["groups"]
             .as_array()
             .context("there are no rules")?;
@@ -257,24 +245,6 @@ impl Prometheus {
         }
         Ok(())
     }
-}
-
-async fn metrics_of(admin: SocketAddr) -> anyhow::Result<String> {
-    get(admin, "/metrics").await
-}
-
-/// The body of an answer.
-async fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer);
-    tokio::time::timeout(PATIENCE, read)
-        .await
-        .context("no answer")??;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-    Ok(body.to_owned())
 }
 
 fn percent(text: &str) -> String {

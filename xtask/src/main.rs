@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 the promise holds, 1 it is broken, 2 it could not be found out.
 
+mod ask;
 mod bench;
 mod browser;
 mod certificate;
@@ -27,6 +28,8 @@ mod postgres;
 mod progress;
 mod restarts;
 mod secrets;
+mod shipped;
+mod shop;
 mod spans;
 mod stops;
 mod streams;
@@ -68,6 +71,7 @@ enum Chore {
     Postgres(postgres::Arguments),
     Restarts(restarts::Arguments),
     Secrets(secrets::Arguments),
+    Shipped(shipped::Arguments),
     Spans(spans::Arguments),
     Guarded(guarded::Arguments),
     Stops(stops::Arguments),
@@ -115,6 +119,7 @@ fn run(chore: Chore) -> anyhow::Result<Verdict> {
         Chore::Postgres(arguments) => postgres::run(&workspace, &arguments),
         Chore::Restarts(arguments) => restarts::run(&workspace, &arguments),
         Chore::Secrets(arguments) => secrets::run(&arguments),
+        Chore::Shipped(arguments) => shipped::run(&workspace, &arguments),
         Chore::Spans(arguments) => spans::run(&workspace, &arguments),
         Chore::Guarded(arguments) => guarded::run(&workspace, &arguments),
         Chore::Stops(arguments) => stops::run(&workspace, &arguments),

@@ -150,6 +150,20 @@ pub(crate) static RELAY: Peer = Peer {
     probes: None,
 };
 
+/// An Elasticsearch of one node; no server to compare with. It is told its folder, too.
+pub(crate) static ELASTICSEARCH: Peer = Peer {
+    name: "elasticsearch",
+    framework: "Elasticsearch",
+    language: Language::Maven,
+    stop: Stop::GracefulByCode,
+    http2: false,
+    paced: false,
+    ws: false,
+    grpc: None,
+    tls: false,
+    probes: None,
+};
+
 /// The probes of Spring Boot's actuator.
 const ACTUATOR: Probes = Probes {
     ready: "/actuator/health/readiness",

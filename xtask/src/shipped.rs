@@ -1,0 +1,281 @@
+//! `cargo xtask shipped`: whether lines of the log get to where people look for them, by what `deploy/` has for it.
+//!
+//! Lines are those of both services of the shop, under load and through their stop, and such as are hard to index: one
+//! name for values of every type, the longest texts, the greatest numbers. Each becomes the document that Filebeat
+//! makes of it (by a model of it: no registry has the program) and is created in a real Elasticsearch under the index
+//! template. None may be rejected, and the lines of an order are found by its trace id, those of both services. What
+//! Alloy would tell Loki is found by a model, too, of each line.
+
+mod alloy;
+mod elasticsearch;
+mod filebeat;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use sundown_telemetry::Logs;
+use sundown_verify::process::Process;
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use self::alloy::Alloy;
+use self::elasticsearch::Elasticsearch;
+use self::filebeat::Filebeat;
+use crate::folder::Folder;
+use crate::peers::ELASTICSEARCH;
+use crate::workspace::Workspace;
+use crate::{Verdict, progress, shop};
+
+/// Index log lines in a real Elasticsearch as deploy/ says, and find them
+#[derive(clap::Args)]
+pub(crate) struct Arguments {}
+
+/// How long a service may take to do its part and to end.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// How long the shop is under load.
+const UNDER_LOAD: Duration = Duration::from_secs(2);
+
+/// What inventory logs of an order.
+const APPLIED: &str = "event applied";
+
+const INDICES: &str = "sundown-logs-*";
+
+/// How many of those that were rejected are told.
+const EXAMPLES: usize = 5;
+
+/// What was found of all lines.
+struct Findings {
+    lines: usize,
+    rejected: Vec<String>,
+    indexed: usize,
+    /// The services that have lines of one order's trace.
+    services: BTreeSet<String>,
+    /// Lines that are found by a word of their message.
+    placed: usize,
+    /// Lines that Loki could not take, and why.
+    not_told: Vec<String>,
+    /// How many streams Loki would have.
+    streams: usize,
+}
+
+pub(crate) fn run(workspace: &Workspace, _: &Arguments) -> anyhow::Result<Verdict> {
+    if let Some(missing) = ELASTICSEARCH.missing_toolchain() {
+        anyhow::bail!("{missing}");
+    }
+    progress::line("building an Elasticsearch and the shop");
+    ELASTICSEARCH.build(workspace)?;
+    workspace.build_shop()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let findings = runtime.block_on(ship(workspace))?;
+    progress::clear();
+    Ok(judge(&findings))
+}
+
+async fn ship(workspace: &Workspace) -> anyhow::Result<Findings> {
+    let deploy = workspace.root.join("deploy");
+    let read = |file: &str| fs::read_to_string(deploy.join(file)).with_context(|| file.to_owned());
+    let filebeat = Filebeat::read(&read("filebeat/filebeat.yml")?)?;
+    let alloy = Alloy::read(&read("alloy/sundown.alloy")?)?;
+    let template = read("elasticsearch/sundown-logs.json")?;
+
+    let folder = Folder::new("shipped")?;
+    progress::line("starting an Elasticsearch");
+    let elasticsearch = Elasticsearch::start(workspace, folder.path()).await?;
+    elasticsearch
+        .put_template("sundown-logs", &template)
+        .await?;
+    progress::line("logging");
+    let mut files = log_a_shop(workspace, folder.path()).await?;
+    files.push(log_what_is_hard(folder.path())?);
+
+    let (mut documents, mut lines) = (Vec::new(), Vec::new());
+    for file in files {
+        let text = fs::read_to_string(&file)?;
+        let mut offset = 0;
+        for line in text.lines() {
+            documents.push(filebeat.document(line, &file, offset));
+            offset += line.len() + 1;
+            let line = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            lines.push(line);
+        }
+    }
+    progress::line(&format!("indexing {} lines", lines.len()));
+    let rejected = elasticsearch.create(&documents).await?;
+    let mut findings = find(&elasticsearch, &lines).await?;
+    findings.rejected = rejected;
+    tell(&alloy, &lines, &mut findings);
+    Ok(findings)
+}
+
+/// Looks for what people look for.
+async fn find(elasticsearch: &Elasticsearch, lines: &[Value]) -> anyhow::Result<Findings> {
+    let applied = |line: &&Value| line["message"] == APPLIED;
+    let applied = lines
+        .iter()
+        .rfind(applied)
+        .context("no order was applied")?;
+    let of_order = json!({"term": {"traceId": applied["traceId"]}});
+    let of_order = elasticsearch.find(INDICES, of_order).await?;
+    let service = |line: &Value| Some(line["service"].as_str()?.to_owned());
+    let times = lines.iter().filter_map(|line| line["@timestamp"].as_str());
+    let first = times.min().context("there are no lines")?;
+    // Filebeat knows no less than a millisecond.
+    let since = json!({"range": {"@timestamp": {"gte": format!("{}Z", &first[..19])}}});
+    let placed = json!({"match_phrase": {"message": "order placed"}});
+    let of_trace = lines
+        .iter()
+        .filter(|line| line["traceId"] == applied["traceId"]);
+    let mut logged = of_trace.map(to_the_millisecond).collect::<Vec<_>>();
+    logged.sort();
+    let found: Vec<_> = of_order.iter().map(to_the_millisecond).collect();
+    ensure!(found == logged, "found at {found:?}, logged at {logged:?}");
+    Ok(Findings {
+        lines: lines.len(),
+        rejected: Vec::new(),
+        indexed: elasticsearch.count(INDICES, since).await?,
+        services: of_order.iter().filter_map(service).collect(),
+        placed: elasticsearch.count(INDICES, placed).await?,
+        not_told: Vec::new(),
+        streams: 0,
+    })
+}
+
+fn to_the_millisecond(line: &Value) -> String {
+    let time = line["@timestamp"].as_str().unwrap_or_default();
+    time.get(..23).unwrap_or(time).to_owned()
+}
+
+/// Finds what Loki would be told.
+fn tell(alloy: &Alloy, lines: &[Value], findings: &mut Findings) {
+    let mut streams = BTreeSet::new();
+    for line in lines {
+        match alloy.entry(line) {
+            Ok(entry) => {
+                let is_traced = line.get("traceId").is_some();
+                if is_traced != entry.metadata.contains_key("trace_id") {
+                    findings.not_told.push(format!("no trace id: {line}"));
+                }
+                streams.insert(entry.labels);
+            }
+            Err(error) => findings.not_told.push(format!("{error}: {line}")),
+        }
+    }
+    findings.streams = streams.len();
+}
+
+fn judge(findings: &Findings) -> Verdict {
+    let Findings {
+        lines,
+        rejected,
+        indexed,
+        services,
+        placed,
+        not_told,
+        streams,
+    } = findings;
+    for reason in rejected.iter().take(EXAMPLES) {
+        println!("rejected: {reason}");
+    }
+    for reason in not_told.iter().take(EXAMPLES) {
+        println!("not for Loki: {reason}");
+    }
+    let of_order = Vec::from_iter(services.iter().map(String::as_str)).join(", ");
+    println!(
+        "Elasticsearch: {indexed} of {lines} lines indexed, {} rejected; {placed} orders placed; one of them has lines of: {of_order}",
+        rejected.len()
+    );
+    println!(
+        "Loki, by a model of Alloy: {} of {lines} lines in {streams} streams",
+        lines - not_told.len()
+    );
+    let in_both = services.contains("orders") && services.contains("inventory");
+    let is_whole = indexed == lines && rejected.is_empty() && not_told.is_empty();
+    // Three services, and no more than five levels.
+    match is_whole && in_both && *placed > 0 && *streams <= 15 {
+        true => Verdict::Holds,
+        false => Verdict::Broken,
+    }
+}
+
+/// Has both services of a shop log to files, under load and until they have ended.
+async fn log_a_shop(workspace: &Workspace, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let file = |name: &str| folder.join(format!("{name}.log"));
+    let service = |name: &str| {
+        shop::service(workspace, folder, name)
+            .args(["--log", "warn,shop=info", "--log-file"])
+            .arg(file(name))
+    };
+    let (inventory, stock) = shop::started(service("inventory")).await?;
+    let url = format!("http://{stock}");
+    let (orders, front) = shop::started(service("orders").args(["--inventory", &url])).await?;
+    let load = shop::place_orders(front);
+    tokio::time::sleep(UNDER_LOAD).await;
+    let is_applied =
+        || fs::read_to_string(file("inventory")).is_ok_and(|log| log.contains(APPLIED));
+    let began = Instant::now();
+    while !is_applied() {
+        ensure!(began.elapsed() < PATIENCE, "no order was applied");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    end(orders).await?;
+    end(inventory).await?;
+    drop(load);
+    Ok(vec![file("orders"), file("inventory")])
+}
+
+async fn end(mut process: Process) -> anyhow::Result<()> {
+    process.signal(libc::SIGTERM)?;
+    process.wait_exit(PATIENCE).await?;
+    Ok(())
+}
+
+/// Logs what indices take badly.
+fn log_what_is_hard(folder: &Path) -> anyhow::Result<PathBuf> {
+    let file = folder.join("hard.log");
+    let (layer, log) = Logs::of("hard").levels("trace")?.file(&file)?.layer()?;
+    let text = "é".repeat(1 << 15);
+    let logging = || {
+        tracing::info!(number_first = 1, "one name, values of many types");
+        tracing::info!(number_first = "a text");
+        tracing::info!(number_first = true);
+        tracing::info!(number_first = 1.5);
+        tracing::info!(number_first = u64::MAX);
+        tracing::info!(number_first = i64::MIN);
+        tracing::info!(number_first = u128::MAX);
+        tracing::info!(text_first = "a text");
+        tracing::info!(text_first = 1);
+        tracing::info!(text_first = false);
+        tracing::info!(truth_first = true);
+        tracing::info!(truth_first = "neither");
+        tracing::info!(truth_first = 3);
+        tracing::info!(fraction_first = 0.5);
+        tracing::info!(fraction_first = "half");
+        tracing::info!(fraction_first = f64::NAN);
+        tracing::info!(fraction_first = f64::INFINITY);
+        tracing::info!(fraction_first = f64::MAX);
+        tracing::info!(greatest_first = u64::MAX);
+        tracing::info!(greatest_first = 1);
+        tracing::info!(day_first = "2026-01-02");
+        tracing::info!(day_first = "tomorrow");
+        tracing::info!(debugged = ?Some(vec![1, 2]));
+        tracing::info!(long = text, "a long text");
+        tracing::info!("{text}");
+        tracing::info!(host = "a.example", target = "t", "names that others have");
+        tracing::info!(level = 3, service = 7, "names that every line has");
+        tracing::info!(http.method = "GET", http.status = 200, "names with dots");
+        tracing::error!(
+            error = "\u{0}\u{1b}[31m\"\\\u{2028}",
+            "letters that are none"
+        );
+    };
+    let subscriber = tracing_subscriber::registry().with(layer);
+    tracing::subscriber::with_default(subscriber, logging);
+    log.flush(PATIENCE)?;
+    Ok(file)
+}
