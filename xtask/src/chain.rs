@@ -14,7 +14,7 @@ use serde_json::Value;
 use sundown_verify::process::{Spawn, free_port};
 
 use crate::ask::ask;
-use crate::collector::{Collector, Span};
+use crate::collector::{Collector, Place, Span, Wire};
 use crate::folder::Folder;
 use crate::peers::RELAY;
 use crate::workspace::Workspace;
@@ -47,14 +47,9 @@ type Lines = BTreeMap<&'static str, Vec<Value>>;
 
 async fn follow(workspace: &Workspace) -> anyhow::Result<(Vec<Span>, Lines)> {
     let folder = Folder::new("chain")?;
-    let collector = Collector::start(workspace, folder.path()).await?;
-    let traced = |spawn: Spawn| {
-        let endpoint = format!("http://{}", collector.address);
-        spawn
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-            .env("OTEL_SERVICE_NAME", "relay")
-    };
+    let place = Place::free(folder.path(), Wire::Grpc)?;
+    let collector = Collector::start(workspace, &place).await?;
+    let traced = |spawn: Spawn| place.told_to(spawn.env("OTEL_SERVICE_NAME", "relay"));
     let service = |name: &str| {
         let spawn = shop::service(workspace, folder.path(), name);
         traced(spawn.args(["--log", "warn,shop=info"]))

@@ -6,19 +6,34 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sundown_verify::process::{Process, Spawn, free_port};
 
+use crate::certificate;
 use crate::peers::OTELCOL;
 use crate::workspace::Workspace;
 
 /// How long it may take to listen, and to end.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// A collector that writes what it gets to files in a folder.
+/// How a collector is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Grpc,
+    GrpcOverTls,
+    HttpOverTls,
+}
+
+/// Where a collector is, or would be, with a folder for what it gets.
+pub(crate) struct Place {
+    wire: Wire,
+    address: SocketAddr,
+    folder: PathBuf,
+}
+
+/// A collector that writes what it gets to files.
 pub(crate) struct Collector {
     process: Process,
-    pub(crate) address: SocketAddr,
     file: PathBuf,
 }
 
@@ -29,6 +44,35 @@ pub(crate) struct Span {
     pub(crate) trace: String,
     pub(crate) id: String,
     pub(crate) parent: String,
+}
+
+impl Place {
+    /// A free one.
+    pub(crate) fn free(folder: &Path, wire: Wire) -> anyhow::Result<Self> {
+        Ok(Self {
+            wire,
+            address: free_port()?,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// Has a process send its telemetry there.
+    pub(crate) fn told_to(&self, spawn: Spawn) -> Spawn {
+        let protocol = match self.wire {
+            Wire::Grpc | Wire::GrpcOverTls => "grpc",
+            Wire::HttpOverTls => "http/protobuf",
+        };
+        let spawn = spawn.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
+        let url = match self.wire {
+            Wire::Grpc => format!("http://{}", self.address),
+            // As the certificate calls it.
+            _ => format!("https://localhost:{}", self.address.port()),
+        };
+        // Where there is no such file it is not asked for.
+        spawn
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+            .env("SSL_CERT_FILE", self.folder.join("cert.pem"))
+    }
 }
 
 impl Collector {
@@ -43,13 +87,29 @@ impl Collector {
         OTELCOL.build(workspace)
     }
 
-    /// Starts it: gRPC on a free port.
-    pub(crate) async fn start(workspace: &Workspace, folder: &Path) -> anyhow::Result<Self> {
-        let address = free_port()?;
+    /// Starts it at a place.
+    pub(crate) async fn start(workspace: &Workspace, place: &Place) -> anyhow::Result<Self> {
+        let Place {
+            wire,
+            address,
+            folder,
+        } = place;
+        let mut server = json!({"endpoint": address.to_string()});
+        if *wire != Wire::Grpc {
+            certificate::write(folder)?;
+            server["tls"] = json!({
+                "cert_file": folder.join("cert.pem"),
+                "key_file": folder.join("key.pem"),
+            });
+        }
+        let protocol = match wire {
+            Wire::Grpc | Wire::GrpcOverTls => "grpc",
+            Wire::HttpOverTls => "http",
+        };
         let file = folder.join("traces.json");
         let metrics = folder.join("metrics.json");
-        let settings = serde_json::json!({
-            "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": address.to_string()}}}},
+        let settings = json!({
+            "receivers": {"otlp": {"protocols": {protocol: server}}},
             "exporters": {"file": {"path": file}, "file/metrics": {"path": metrics}},
             "service": {
                 "telemetry": {"metrics": {"level": "none"}},
@@ -65,13 +125,9 @@ impl Collector {
         let program = OTELCOL.command(workspace, 0);
         let spawn = Spawn::new(program.get_program()).arg("--config");
         let mut process = spawn.arg(&config).start()?;
-        let listens = process.wait_listening(address, PATIENCE).await;
+        let listens = process.wait_listening(*address, PATIENCE).await;
         listens.with_context(|| process.stderr())?;
-        Ok(Self {
-            process,
-            address,
-            file,
-        })
+        Ok(Self { process, file })
     }
 
     pub(crate) fn signal(&mut self, signal: i32) -> anyhow::Result<()> {

@@ -17,13 +17,12 @@ use rand::Rng as _;
 use serde::Serialize;
 use serde_json::Value;
 use sundown_verify::plan::{Plan, Request, Requests};
-use sundown_verify::process::{Process, Spawn, free_port};
 use sundown_verify::{Kind, Load};
 
-use crate::collector::Collector;
+use crate::collector::{Collector, Place, Wire};
 use crate::folder::Folder;
 use crate::workspace::Workspace;
-use crate::{Verdict, progress};
+use crate::{Verdict, progress, shop};
 
 /// Stop a server that traces each request, under load, and look for the spans of those that it has answered
 #[derive(clap::Args)]
@@ -52,12 +51,40 @@ const OF_THE_STOP: u64 = 6;
 enum Mood {
     /// It takes what comes.
     Up,
+    /// It takes what comes, by gRPC over TLS.
+    UpGrpcOverTls,
+    /// It takes what comes, by HTTP/1.1 over TLS.
+    UpHttpOverTls,
     /// It is frozen, and goes on when the signal comes.
     Late,
     /// It is frozen: the kernel takes connections for it, and nobody answers.
     Frozen,
     /// It is not there.
     Down,
+}
+
+impl Mood {
+    const ALL: [Self; 6] = [
+        Self::Up,
+        Self::UpGrpcOverTls,
+        Self::UpHttpOverTls,
+        Self::Late,
+        Self::Frozen,
+        Self::Down,
+    ];
+
+    fn wire(self) -> Wire {
+        match self {
+            Self::UpGrpcOverTls => Wire::GrpcOverTls,
+            Self::UpHttpOverTls => Wire::HttpOverTls,
+            Self::Up | Self::Late | Self::Frozen | Self::Down => Wire::Grpc,
+        }
+    }
+
+    /// Whether what is sent to it arrives.
+    fn takes(self) -> bool {
+        !matches!(self, Self::Frozen | Self::Down)
+    }
 }
 
 #[derive(Serialize)]
@@ -86,7 +113,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         .enable_all()
         .build()?;
     let mut rows = Vec::new();
-    for collector in [Mood::Up, Mood::Late, Mood::Frozen, Mood::Down] {
+    for collector in Mood::ALL {
         let stops = match collector {
             Mood::Up => arguments.stops,
             _ => arguments.stops.div_ceil(10),
@@ -127,9 +154,16 @@ impl Row {
     }
 
     fn print(&self) {
-        let name = format!("{:?}", self.collector).to_lowercase();
+        let name = match self.collector {
+            Mood::Up => "up",
+            Mood::UpGrpcOverTls => "up, gRPC over TLS",
+            Mood::UpHttpOverTls => "up, HTTP over TLS",
+            Mood::Late => "late",
+            Mood::Frozen => "frozen",
+            Mood::Down => "down",
+        };
         println!(
-            "collector {name:6} {} stops: {} requests answered, {} spans of requests there, {} told to be unsent, {} lost; \
+            "collector {name}: {} stops: {} requests answered, {} spans of requests there, {} told to be unsent, {} lost; \
              {} stops without a trace; the last spans took {:.0} ms at the most",
             self.stops,
             self.answered,
@@ -143,29 +177,29 @@ impl Row {
 
     fn holds(&self) -> bool {
         let limit = (LAST_SPANS + BUSY).as_secs_f64() * 1000.0;
-        let is_there = matches!(self.collector, Mood::Up | Mood::Late);
         // Who saw nothing answered has shown nothing.
         self.answered > 0
             && self.lost == 0
             && self.untraced == 0
             && self.longest_ms <= limit
-            && (!is_there || self.told == 0)
+            && (!self.collector.takes() || self.told == 0)
     }
 }
 
 async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
     let folder = Folder::new("spans")?;
+    let place = Place::free(folder.path(), row.collector.wire())?;
     let mut collector = match row.collector {
         Mood::Down => None,
-        _ => Some(Collector::start(workspace, folder.path()).await?),
+        _ => Some(Collector::start(workspace, &place).await?),
     };
-    let nobody = free_port()?;
-    let endpoint = collector.as_ref().map_or(nobody, |running| running.address);
     if let (Some(collector), Mood::Late | Mood::Frozen) = (&mut collector, row.collector) {
         collector.signal(libc::SIGSTOP)?;
     }
     let report = folder.path().join("report.json");
-    let (mut orders, target) = start_orders(workspace, folder.path(), endpoint, &report).await?;
+    let spawn = shop::service(workspace, folder.path(), "orders");
+    let spawn = place.told_to(spawn.env("SUNDOWN_REPORT", &report));
+    let (mut orders, target) = shop::started(spawn).await?;
     let answered = Answered::default();
     let load = Load::start(plan(target, &answered));
     let instant = rand::rng().random_range(50..300);
@@ -193,29 +227,12 @@ async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
     row.told += told.unsent;
     row.longest_ms = row.longest_ms.max(told.took_ms);
     row.untraced += u32::from(row.collector != Mood::Down && !is_traced && told.unsent == 0);
-    row.lost += match row.collector {
-        Mood::Up | Mood::Late => missing,
+    row.lost += match row.collector.takes() {
+        true => missing,
         // Nothing has arrived, or it is not known to have: all that was made is told.
-        Mood::Frozen | Mood::Down => (told.served + OF_THE_STOP).abs_diff(told.unsent),
+        false => (told.served + OF_THE_STOP).abs_diff(told.unsent),
     };
     Ok(())
-}
-
-async fn start_orders(
-    workspace: &Workspace,
-    folder: &Path,
-    collector: SocketAddr,
-    report: &Path,
-) -> anyhow::Result<(Process, SocketAddr)> {
-    let database = format!("sqlite:{}", folder.join("orders.db").display());
-    let spawn = Spawn::new(workspace.shop())
-        .args(["orders", "--listen", "127.0.0.1:0", "--database", &database])
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{collector}"))
-        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-        .env("SUNDOWN_REPORT", report);
-    let mut orders = spawn.start()?;
-    let address = orders.wait_line("ready, http on ", PATIENCE).await?;
-    Ok((orders, address.parse()?))
 }
 
 /// The traces of requests that were answered in full.
