@@ -2,13 +2,14 @@
 //!
 //! Lines are those of both services of the shop, under load and through their stop, and such as are hard to index: one
 //! name for values of every type, the longest texts, the greatest numbers. Each becomes the document that Filebeat
-//! makes of it (by a model of it: no registry has the program) and is created in a real Elasticsearch under the index
-//! template. None may be rejected, and the lines of an order are found by its trace id, those of both services. What
-//! Alloy would tell Loki is found by a model, too, of each line.
+//! makes of it, or Filebeat and Logstash (by models of them: no registry has the programs) and is created in a real
+//! Elasticsearch under the index template. None may be rejected, and the lines of an order are found by its trace id,
+//! those of both services. What Alloy would tell Loki is found by a model, too, of each line.
 
 mod alloy;
 mod elasticsearch;
 mod filebeat;
+mod logstash;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,6 +25,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use self::alloy::Alloy;
 use self::elasticsearch::Elasticsearch;
 use self::filebeat::Filebeat;
+use self::logstash::Logstash;
 use crate::folder::Folder;
 use crate::peers::ELASTICSEARCH;
 use crate::workspace::Workspace;
@@ -44,21 +46,30 @@ const APPLIED: &str = "event applied";
 
 const INDICES: &str = "sundown-logs-*";
 
+/// One for each level of each of three services.
+const MOST_STREAMS: usize = 15;
+
 /// How many of those that were rejected are told.
 const EXAMPLES: usize = 5;
 
-/// What was found of all lines.
-struct Findings {
+/// What Elasticsearch has of all lines.
+struct Found {
+    shippers: &'static str,
     lines: usize,
+    /// Why those were rejected that were.
     rejected: Vec<String>,
     indexed: usize,
     /// The services that have lines of one order's trace.
     services: BTreeSet<String>,
-    /// Lines that are found by a word of their message.
+    /// Lines that are found by words of their message.
     placed: usize,
-    /// Lines that Loki could not take, and why.
-    not_told: Vec<String>,
-    /// How many streams Loki would have.
+}
+
+/// What Loki would be told of all lines.
+struct Told {
+    lines: usize,
+    /// Those that it could not take, and why.
+    not_taken: Vec<String>,
     streams: usize,
 }
 
@@ -72,15 +83,23 @@ pub(crate) fn run(workspace: &Workspace, _: &Arguments) -> anyhow::Result<Verdic
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let findings = runtime.block_on(ship(workspace))?;
+    let (found, told) = runtime.block_on(ship(workspace))?;
     progress::clear();
-    Ok(judge(&findings))
+    found.iter().for_each(Found::print);
+    told.print();
+    let holds = found.iter().all(Found::holds) && told.holds();
+    Ok(if holds {
+        Verdict::Holds
+    } else {
+        Verdict::Broken
+    })
 }
 
-async fn ship(workspace: &Workspace) -> anyhow::Result<Findings> {
+async fn ship(workspace: &Workspace) -> anyhow::Result<(Vec<Found>, Told)> {
     let deploy = workspace.root.join("deploy");
     let read = |file: &str| fs::read_to_string(deploy.join(file)).with_context(|| file.to_owned());
     let filebeat = Filebeat::read(&read("filebeat/filebeat.yml")?)?;
+    let logstash = Logstash::read(&read("logstash/sundown.conf")?)?;
     let alloy = Alloy::read(&read("alloy/sundown.alloy")?)?;
     let template = read("elasticsearch/sundown-logs.json")?;
 
@@ -105,16 +124,26 @@ async fn ship(workspace: &Workspace) -> anyhow::Result<Findings> {
             lines.push(line);
         }
     }
-    progress::line(&format!("indexing {} lines", lines.len()));
-    let rejected = elasticsearch.create(&documents).await?;
-    let mut findings = find(&elasticsearch, &lines).await?;
-    findings.rejected = rejected;
-    tell(&alloy, &lines, &mut findings);
-    Ok(findings)
+    let passed = documents.iter().map(|document| logstash.pass(document));
+    let passed: Vec<_> = passed.collect();
+    let ways = [("Filebeat", documents), ("Filebeat and Logstash", passed)];
+    let mut found = Vec::new();
+    for (shippers, documents) in ways {
+        progress::line(&format!("indexing {} lines", lines.len()));
+        let rejected = elasticsearch.create(&documents).await?;
+        found.push(find(&elasticsearch, shippers, rejected, &lines).await?);
+        elasticsearch.delete(INDICES).await?;
+    }
+    Ok((found, tell(&alloy, &lines)))
 }
 
 /// Looks for what people look for.
-async fn find(elasticsearch: &Elasticsearch, lines: &[Value]) -> anyhow::Result<Findings> {
+async fn find(
+    elasticsearch: &Elasticsearch,
+    shippers: &'static str,
+    rejected: Vec<String>,
+    lines: &[Value],
+) -> anyhow::Result<Found> {
     let applied = |line: &&Value| line["message"] == APPLIED;
     let applied = lines
         .iter()
@@ -135,14 +164,13 @@ async fn find(elasticsearch: &Elasticsearch, lines: &[Value]) -> anyhow::Result<
     logged.sort();
     let found: Vec<_> = of_order.iter().map(to_the_millisecond).collect();
     ensure!(found == logged, "found at {found:?}, logged at {logged:?}");
-    Ok(Findings {
+    Ok(Found {
+        shippers,
         lines: lines.len(),
-        rejected: Vec::new(),
+        rejected,
         indexed: elasticsearch.count(INDICES, since).await?,
         services: of_order.iter().filter_map(service).collect(),
         placed: elasticsearch.count(INDICES, placed).await?,
-        not_told: Vec::new(),
-        streams: 0,
     })
 }
 
@@ -151,55 +179,69 @@ fn to_the_millisecond(line: &Value) -> String {
     time.get(..23).unwrap_or(time).to_owned()
 }
 
-/// Finds what Loki would be told.
-fn tell(alloy: &Alloy, lines: &[Value], findings: &mut Findings) {
-    let mut streams = BTreeSet::new();
+fn tell(alloy: &Alloy, lines: &[Value]) -> Told {
+    let (mut streams, mut not_taken) = (BTreeSet::new(), Vec::new());
     for line in lines {
-        match alloy.entry(line) {
-            Ok(entry) => {
-                let is_traced = line.get("traceId").is_some();
-                if is_traced != entry.metadata.contains_key("trace_id") {
-                    findings.not_told.push(format!("no trace id: {line}"));
-                }
-                streams.insert(entry.labels);
+        let entry = match alloy.entry(line) {
+            Ok(entry) => entry,
+            Err(error) => {
+                not_taken.push(format!("{error}: {line}"));
+                continue;
             }
-            Err(error) => findings.not_told.push(format!("{error}: {line}")),
+        };
+        if line.get("traceId").is_some() != entry.metadata.contains_key("trace_id") {
+            not_taken.push(format!("without its trace id: {line}"));
         }
+        streams.insert(entry.labels);
     }
-    findings.streams = streams.len();
+    Told {
+        lines: lines.len(),
+        not_taken,
+        streams: streams.len(),
+    }
 }
 
-fn judge(findings: &Findings) -> Verdict {
-    let Findings {
-        lines,
-        rejected,
-        indexed,
-        services,
-        placed,
-        not_told,
-        streams,
-    } = findings;
-    for reason in rejected.iter().take(EXAMPLES) {
-        println!("rejected: {reason}");
+impl Found {
+    fn holds(&self) -> bool {
+        let in_both = ["orders", "inventory"].map(|name| self.services.contains(name));
+        self.indexed == self.lines
+            && self.rejected.is_empty()
+            && in_both == [true; 2]
+            && self.placed > 0
     }
-    for reason in not_told.iter().take(EXAMPLES) {
-        println!("not for Loki: {reason}");
+
+    fn print(&self) {
+        for reason in self.rejected.iter().take(EXAMPLES) {
+            println!("rejected: {reason}");
+        }
+        let services: Vec<&str> = self.services.iter().map(String::as_str).collect();
+        println!(
+            "Elasticsearch, behind models of {}: {} of {} lines indexed, {} rejected; {} orders placed; one has lines of {}",
+            self.shippers,
+            self.indexed,
+            self.lines,
+            self.rejected.len(),
+            self.placed,
+            services.join(" and ")
+        );
     }
-    let of_order = Vec::from_iter(services.iter().map(String::as_str)).join(", ");
-    println!(
-        "Elasticsearch: {indexed} of {lines} lines indexed, {} rejected; {placed} orders placed; one of them has lines of: {of_order}",
-        rejected.len()
-    );
-    println!(
-        "Loki, by a model of Alloy: {} of {lines} lines in {streams} streams",
-        lines - not_told.len()
-    );
-    let in_both = services.contains("orders") && services.contains("inventory");
-    let is_whole = indexed == lines && rejected.is_empty() && not_told.is_empty();
-    // Three services, and no more than five levels.
-    match is_whole && in_both && *placed > 0 && *streams <= 15 {
-        true => Verdict::Holds,
-        false => Verdict::Broken,
+}
+
+impl Told {
+    fn holds(&self) -> bool {
+        self.not_taken.is_empty() && self.streams <= MOST_STREAMS
+    }
+
+    fn print(&self) {
+        for reason in self.not_taken.iter().take(EXAMPLES) {
+            println!("not for Loki: {reason}");
+        }
+        println!(
+            "Loki, by a model of Alloy: {} of {} lines in {} streams",
+            self.lines - self.not_taken.len(),
+            self.lines,
+            self.streams
+        );
     }
 }
 

@@ -90,6 +90,12 @@ impl Elasticsearch {
         Ok(count as usize)
     }
 
+    /// Deletes indices, with all that they have.
+    pub(super) async fn delete(&self, indices: &str) -> anyhow::Result<()> {
+        let what = format!("DELETE /{indices}");
+        self.ask(&what, JSON, "").await.map(drop)
+    }
+
     async fn ask(&self, what: &str, kind: (&str, &str), body: &str) -> anyhow::Result<Value> {
         let answer = ask(self.address, what, &[kind], body).await?;
         ensure!(answer.status < 300, "{what}: {}", answer.body);

@@ -96,10 +96,9 @@ impl Filebeat {
         }
         fields.extend(self.added.clone());
         let at = humantime::format_rfc3339_millis(at).to_string();
-        let day = at[..10].replace('-', ".");
         fields.insert("@timestamp".into(), at.into());
         Document {
-            index: format!("{}{day}", self.index),
+            index: format!("{}{}", self.index, day(&fields)),
             fields,
         }
     }
@@ -128,6 +127,12 @@ impl Filebeat {
             }
         }
     }
+}
+
+/// The day of an event, as it stands in the name of an index.
+pub(super) fn day(fields: &Map<String, Value>) -> String {
+    let time = fields["@timestamp"].as_str().unwrap_or_default();
+    time.get(..10).unwrap_or(time).replace('-', ".")
 }
 
 fn not_taken(what: &str) -> Value {
