@@ -49,7 +49,7 @@ async fn follow(workspace: &Workspace) -> anyhow::Result<(Vec<Span>, Lines)> {
     let folder = Folder::new("chain")?;
     let place = Place::free(folder.path(), Wire::Grpc)?;
     let collector = Collector::start(workspace, &place).await?;
-    let traced = |spawn: Spawn| place.told_to(spawn.env("OTEL_SERVICE_NAME", "relay"));
+    let traced = |spawn: Spawn| place.export_from(spawn.env("OTEL_SERVICE_NAME", "relay"));
     let service = |name: &str| {
         let spawn = shop::service(workspace, folder.path(), name);
         traced(spawn.args(["--log", "warn,shop=info"]))

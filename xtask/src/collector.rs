@@ -24,6 +24,15 @@ pub(crate) enum Wire {
     HttpOverTls,
 }
 
+impl Wire {
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Grpc | Self::GrpcOverTls => "grpc",
+            Self::HttpOverTls => "http",
+        }
+    }
+}
+
 /// Where a collector is, or would be, with a folder for what it gets.
 pub(crate) struct Place {
     wire: Wire,
@@ -56,11 +65,11 @@ impl Place {
         })
     }
 
-    /// Has a process send its telemetry there.
-    pub(crate) fn told_to(&self, spawn: Spawn) -> Spawn {
-        let protocol = match self.wire {
-            Wire::Grpc | Wire::GrpcOverTls => "grpc",
-            Wire::HttpOverTls => "http/protobuf",
+    /// Has a process export its telemetry there.
+    pub(crate) fn export_from(&self, spawn: Spawn) -> Spawn {
+        let protocol = match self.wire.protocol() {
+            "http" => "http/protobuf",
+            other => other,
         };
         let spawn = spawn.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
         let url = match self.wire {
@@ -102,14 +111,10 @@ impl Collector {
                 "key_file": folder.join("key.pem"),
             });
         }
-        let protocol = match wire {
-            Wire::Grpc | Wire::GrpcOverTls => "grpc",
-            Wire::HttpOverTls => "http",
-        };
         let file = folder.join("traces.json");
         let metrics = folder.join("metrics.json");
         let settings = json!({
-            "receivers": {"otlp": {"protocols": {protocol: server}}},
+            "receivers": {"otlp": {"protocols": {wire.protocol(): server}}},
             "exporters": {"file": {"path": file}, "file/metrics": {"path": metrics}},
             "service": {
                 "telemetry": {"metrics": {"level": "none"}},

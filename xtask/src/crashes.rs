@@ -240,11 +240,16 @@ fn database(folder: &Folder, service: &str) -> String {
 }
 
 async fn waiting_in_outbox(orders: SocketAddr) -> anyhow::Result<u64> {
-    let body = get(orders, "/outbox").await?.body;
-    serde_json::from_str::<serde_json::Value>(&body)
+    let answer = get(orders, "/outbox").await?;
+    serde_json::from_str::<serde_json::Value>(&answer.body)
         .ok()
         .and_then(|outbox| outbox["pending"].as_u64())
-        .with_context(|| format!("orders did not count its outbox: {body}"))
+        .with_context(|| {
+            format!(
+                "orders did not count its outbox: {} {}",
+                answer.status, answer.body
+            )
+        })
 }
 
 /// What clients were told is done.

@@ -2,8 +2,8 @@
 //! ended, and whether each span that is not is counted.
 //!
 //! The shop's order service is stopped by SIGTERM at a random instant under load, before an OpenTelemetry Collector
-//! that takes what comes, one that is frozen and comes back, one that is frozen for good, and none. Each request names
-//! a trace of its own; of those that were answered, the collector's file must have the span.
+//! that takes what comes, also over TLS, one that is frozen and comes back, one that is frozen for good, and none. Each
+//! request names a trace of its own; of those that were answered, the collector's file must have the span.
 
 use std::collections::HashSet;
 use std::fs;
@@ -198,7 +198,7 @@ async fn one(workspace: &Workspace, row: &mut Row) -> anyhow::Result<()> {
     }
     let report = folder.path().join("report.json");
     let spawn = shop::service(workspace, folder.path(), "orders");
-    let spawn = place.told_to(spawn.env("SUNDOWN_REPORT", &report));
+    let spawn = place.export_from(spawn.env("SUNDOWN_REPORT", &report));
     let (mut orders, target) = shop::started(spawn).await?;
     let answered = Answered::default();
     let load = Load::start(plan(target, &answered));

@@ -28,12 +28,12 @@ pub(crate) const STEP: Duration = Duration::from_millis(10);
 const INSTANT: Duration = Duration::from_millis(100);
 const STEP_IN_IT: Duration = Duration::from_millis(1);
 
-/// How long it is not heard while the application has the connection still and says nothing on it: Tomcat answers
+/// How long it is not heard while the application has the connection open and says nothing on it: Tomcat answers
 /// nobody any more two seconds before it closes. A client of one that goes on to serve waits so long, and until its
-/// kernel says the request again.
+/// kernel says the request again; one that waits for its clients to close hears of that as late.
 const LONGEST: Duration = Duration::from_secs(3);
 
-/// How many are kept at the most; the others end as the application ends them.
+/// How many of either kind are kept at the most; the others end as the application ends them.
 const MOST: usize = 512;
 
 /// Connections of a generation that is told to stop.
@@ -77,10 +77,10 @@ impl Parting {
         }
     }
 
-    /// Hushes all for the instant in which the application is told to stop, as far as that is allowed.
+    /// Hushes all from now on, just before the application is told to stop, as far as that is allowed.
     pub(crate) fn at_rest(keeper: i32, open: &[Seen]) -> Self {
         let mut parting = Self::of(keeper);
-        parting.keep(open.iter(), |socket, peer| {
+        parting.keep(open.iter(), MOST, |socket, peer| {
             Hushed::new(socket, peer).ok().map(Duplicate::AtRest)
         });
         parting
@@ -105,26 +105,29 @@ impl Parting {
         if in_flight.is_empty() && self.kept.is_empty() {
             return Vec::new();
         }
-        let is_told = self.end_those_left();
+        let left_are_known = self.end_those_left();
         let mut late = Vec::new();
         let since = self.since.elapsed();
-        let speaks: HashSet<u64> = open
+        // One that has begun to close is no open connection any more, and waits to hear its client.
+        let silent: HashSet<u64> = open
             .iter()
-            .filter(|seen| seen.unsent > 0)
+            .filter(|seen| seen.unsent == 0)
             .map(|seen| seen.inode.into())
             .collect();
-        let rests = |connection: &Connection| {
-            since < INSTANT || is_told && since < LONGEST && !speaks.contains(&connection.inode)
+        let stays_hushed = |connection: &Connection| {
+            since < INSTANT
+                || left_are_known && since < LONGEST && silent.contains(&connection.inode)
         };
         self.kept.retain(|connection| match &connection.socket {
-            Duplicate::AtRest(_) => !connection.left && rests(connection),
+            Duplicate::AtRest(_) => !connection.left && stays_hushed(connection),
             Duplicate::InFlight(_) if !connection.left => in_flight.contains_key(&connection.inode),
             Duplicate::InFlight(socket) => {
                 late.extend(connection.discard());
                 sys::unsent(socket.as_fd()).is_ok_and(|unsent| unsent > 0)
             }
         });
-        self.keep(in_flight.into_values(), |socket, _| {
+        let hushed = self.kept.iter().filter(|kept| kept.is_hushed()).count();
+        self.keep(in_flight.into_values(), MOST + hushed, |socket, _| {
             Some(Duplicate::InFlight(socket))
         });
         late
@@ -158,10 +161,11 @@ impl Parting {
         true
     }
 
-    /// Takes duplicates of those that are not kept yet.
+    /// Takes duplicates of those that are not kept yet, until so many are.
     fn keep<'a>(
         &mut self,
         wanted: impl Iterator<Item = &'a Seen>,
+        most: usize,
         kept: impl Fn(OwnedFd, SocketAddr) -> Option<Duplicate>,
     ) {
         let mut wanted: HashMap<u64, &Seen> =
@@ -174,7 +178,7 @@ impl Parting {
         }
         for pid in kin::descendants(self.keeper) {
             for (number, inode) in kin::sockets(pid) {
-                if self.kept.len() == MOST {
+                if self.kept.len() == most {
                     return;
                 }
                 let Some(&&Seen { local, peer, .. }) = wanted.get(&inode) else {
@@ -306,6 +310,11 @@ mod tests {
         speaks[0].unsent = 1;
         assert_eq!(parting.look(&speaks), []);
         assert!(parting.kept.is_empty(), "it goes on");
+
+        let mut parting = Parting::at_rest(own(), &seen(&client));
+        parting.since = begun - INSTANT;
+        assert_eq!(parting.look(&[]), []);
+        assert!(parting.kept.is_empty(), "it has begun to close");
 
         let mut parting = Parting::at_rest(own(), &seen(&client));
         parting.since = begun - LONGEST;

@@ -193,7 +193,7 @@ impl Retiring {
 
 /// What became of the wait for a generation's rest.
 enum Quiesced {
-    /// With what is kept of it for the next instant.
+    /// With what is kept of it while it stops.
     Rests(Option<Parting>),
     /// The kernel does not tell.
     Unseen(io::Error),

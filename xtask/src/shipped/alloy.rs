@@ -29,6 +29,10 @@ impl Alloy {
     /// # Errors
     /// When one of the stages is missing, or is written in a way that is not known here.
     pub(super) fn read(settings: &str) -> anyhow::Result<Self> {
+        ensure!(
+            settings.matches("stage.").count() == 4,
+            "there are not four stages"
+        );
         let mut taken = BTreeMap::new();
         for (name, expression) in pairs(block(settings, "stage.json")?)? {
             taken.insert(name, member(&expression)?);

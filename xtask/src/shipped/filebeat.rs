@@ -1,6 +1,6 @@
 //! *Decides* what Filebeat makes of a line, by its settings, as its documentation and sources say (9.2).
 //!
-//! It is not Filebeat, which no registry has. Settings that are not known here are an error.
+//! It is not Filebeat, which no registry has. Parsers and processors that are not known here are an error.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -36,10 +36,19 @@ impl Filebeat {
         let [input] = &list(&settings["filebeat.inputs"])[..] else {
             bail!("there is not one input");
         };
+        ensure!(
+            list(&input["parsers"]).len() == 1,
+            "there is not one parser"
+        );
+        let unknown = ["processors", "exclude_lines", "include_lines", "pipeline"];
+        ensure!(
+            unknown.iter().all(|name| input.get(name).is_none()),
+            "the input does more than is known here"
+        );
         let parser = &input["parsers"][0]["ndjson"];
         ensure!(parser["target"] == "", "fields are not flat");
         ensure!(parser["expand_keys"] == false, "names would be taken apart");
-        ensure!(parser["add_error_key"] == true, "errors would not be told");
+        ensure!(parser["add_error_key"] == false, "error would be an object");
         let mut read = Self {
             overwrites: parser["overwrite_keys"] == true,
             tells_host: input["publisher_pipeline.disable_host"] != true,
@@ -79,10 +88,7 @@ impl Filebeat {
         fields.insert("input".into(), json!({"type": "filestream"}));
         match serde_json::from_str::<Map<String, Value>>(line) {
             Ok(keys) => self.merge(&mut fields, keys, &mut at),
-            Err(error) => {
-                fields.insert("message".into(), line.into());
-                fields.insert("error".into(), not_taken(&error.to_string()));
-            }
+            Err(_) => drop(fields.insert("message".into(), line.into())),
         }
         // Its own win.
         let agent = json!({"type": "filebeat", "version": "9.2.0", "name": "here"});
@@ -115,13 +121,8 @@ impl Filebeat {
             match name.as_str() {
                 "@timestamp" | "@metadata" if !self.overwrites => {}
                 "@metadata" => {}
-                "@timestamp" => match humantime::parse_rfc3339(text) {
-                    Ok(time) => *at = time,
-                    Err(_) => drop(fields.insert("error".into(), not_taken("@timestamp"))),
-                },
-                "type" if text.is_empty() || text.starts_with('_') => {
-                    fields.insert("error".into(), not_taken("type"));
-                }
+                "@timestamp" => *at = humantime::parse_rfc3339(text).unwrap_or(*at),
+                "type" if text.is_empty() || text.starts_with('_') => {}
                 _ if !self.overwrites && fields.contains_key(&name) => {}
                 _ => drop(fields.insert(name, value)),
             }
@@ -133,10 +134,6 @@ impl Filebeat {
 pub(super) fn day(fields: &Map<String, Value>) -> String {
     let time = fields["@timestamp"].as_str().unwrap_or_default();
     time.get(..10).unwrap_or(time).replace('-', ".")
-}
-
-fn not_taken(what: &str) -> Value {
-    json!({"message": format!("{what} not taken"), "type": "json"})
 }
 
 /// Drops `name` or `name.name`.
@@ -170,7 +167,7 @@ mod tests {
 filebeat.inputs:
   - publisher_pipeline.disable_host: true
     parsers:
-      - ndjson: {target: '', overwrite_keys: true, add_error_key: true, expand_keys: false}
+      - ndjson: {target: '', overwrite_keys: true, add_error_key: false, expand_keys: false}
 processors:
   - drop_fields: {fields: [agent, ecs, input, log.offset]}
   - add_fields: {target: '', fields: {node: one}}
@@ -186,7 +183,6 @@ output.elasticsearch: {index: 'lines-%{+yyyy.MM.dd}'}
         let fields = json!({
             "@timestamp": "2026-01-02T03:04:05.678Z",
             "host": "h",
-            "error": {"message": "type not taken", "type": "json"},
             "log": {"file": {"path": "a.log"}},
             "node": "one",
         });
@@ -198,7 +194,6 @@ output.elasticsearch: {index: 'lines-%{+yyyy.MM.dd}'}
         let filebeat = Filebeat::read(SETTINGS).unwrap();
         let document = filebeat.document("panicked at", Path::new("a.log"), 0);
         assert_eq!(document.fields["message"], "panicked at");
-        assert_eq!(document.fields["error"]["type"], "json");
     }
 
     #[test]

@@ -1,11 +1,9 @@
 //! *Decides* what Logstash makes of what Filebeat sends it, by its settings, as its documentation says (9.2).
 //!
-//! It is not Logstash, which no registry has. A plugin or an option of the filters that is not known here is an error.
-
-use anyhow::{Context as _, ensure};
-use serde_json::json;
+//! It is not Logstash, which no registry has. A filter that is not known here is an error.
 
 use super::filebeat::{Document, day};
+use anyhow::{Context as _, ensure};
 
 /// What comes behind the name of an index: its day.
 const DAY: &str = "%{+YYYY.MM.dd}";
@@ -38,10 +36,15 @@ impl Logstash {
         let (filters, _) = filters
             .split_once("output {")
             .context("there is no output")?;
-        let plugins = filters
-            .lines()
-            .filter_map(|line| line.trim().strip_suffix(" {"));
-        ensure!(plugins.eq(["mutate"]), "not one filter, mutate");
+        let lines = filters.lines().map(str::trim);
+        let mut lines = lines.filter(|line| !line.is_empty());
+        let is_mutate = lines.next() == Some("mutate {");
+        let option = lines.next().unwrap_or_default();
+        ensure!(
+            is_mutate && option.starts_with("remove_field =>") && lines.all(|line| line == "}"),
+            "more is done than to remove fields"
+        );
+        ensure!(said("enrich")? == "\"none\"", "the input adds to events");
         ensure!(said("action")? == "\"create\"", "documents are not created");
         ensure!(
             said("manage_template")? == "false",
@@ -60,9 +63,7 @@ impl Logstash {
     /// What it sends on.
     pub(super) fn pass(&self, document: &Document) -> Document {
         let mut fields = document.fields.clone();
-        // Its input's own.
         fields.insert("@version".into(), "1".into());
-        fields.insert("tags".into(), json!(["beats_input_raw_event"]));
         for name in &self.removed {
             fields.remove(name);
         }
@@ -80,9 +81,14 @@ mod tests {
     use super::*;
 
     const SETTINGS: &str = r#"
+input {
+  beats {
+    enrich => "none"
+  }
+}
 filter {
   mutate {
-    remove_field => ["@version", "tags"]
+    remove_field => ["@version"]
   }
 }
 output {
@@ -112,6 +118,8 @@ output {
     fn filters_that_are_not_known_are_an_error() {
         let odd = SETTINGS.replace("mutate {", "ruby {");
         assert!(Logstash::read(&odd).is_err());
+        let more = SETTINGS.replace("  }\n}\noutput", "  }\n  drop { }\n}\noutput");
+        assert!(Logstash::read(&more).is_err());
         let updates = SETTINGS.replace("create", "index");
         assert!(Logstash::read(&updates).is_err());
     }
