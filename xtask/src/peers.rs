@@ -122,47 +122,36 @@ pub(crate) static LOGS: Peer = Peer {
     probes: None,
 };
 
-/// An OpenTelemetry Collector; no server to compare with. It is started with settings in a file.
-pub(crate) static OTELCOL: Peer = Peer {
-    name: "otelcol",
-    framework: "OpenTelemetry Collector",
-    language: Language::Go("otelcol"),
-    stop: Stop::Graceful,
-    http2: true,
-    paced: false,
-    ws: false,
-    grpc: None,
-    tls: false,
-    probes: None,
-};
+/// An OpenTelemetry Collector. It is started with settings in a file.
+pub(crate) static OTELCOL: Peer = no_server(
+    "otelcol",
+    "OpenTelemetry Collector",
+    Language::Go("otelcol"),
+);
 
-/// A relay that traces; no server to compare with. It is told whom it relays to.
-pub(crate) static RELAY: Peer = Peer {
-    name: "relay",
-    framework: "Go net/http, OpenTelemetry",
-    language: Language::Go("relay"),
-    stop: Stop::Graceful,
-    http2: false,
-    paced: false,
-    ws: false,
-    grpc: None,
-    tls: false,
-    probes: None,
-};
+/// A relay that traces. It is told whom it relays to.
+pub(crate) static RELAY: Peer =
+    no_server("relay", "Go net/http, OpenTelemetry", Language::Go("relay"));
 
-/// An Elasticsearch of one node; no server to compare with. It is told its folder, too.
-pub(crate) static ELASTICSEARCH: Peer = Peer {
-    name: "elasticsearch",
-    framework: "Elasticsearch",
-    language: Language::Maven,
-    stop: Stop::GracefulByCode,
-    http2: false,
-    paced: false,
-    ws: false,
-    grpc: None,
-    tls: false,
-    probes: None,
-};
+/// An Elasticsearch of one node. It is told its folder, too.
+pub(crate) static ELASTICSEARCH: Peer =
+    no_server("elasticsearch", "Elasticsearch", Language::Maven);
+
+/// One that others are tried with; what a server offers is not asked of it.
+const fn no_server(name: &'static str, framework: &'static str, language: Language) -> Peer {
+    Peer {
+        name,
+        framework,
+        language,
+        stop: Stop::Graceful,
+        http2: false,
+        paced: false,
+        ws: false,
+        grpc: None,
+        tls: false,
+        probes: None,
+    }
+}
 
 /// The probes of Spring Boot's actuator.
 const ACTUATOR: Probes = Probes {

@@ -2,7 +2,7 @@
 //!
 //! Lines are those of both services of the shop, under load and through their stop, and such as are hard to index: one
 //! name for values of every type, the longest texts, the greatest numbers. Each becomes the document that Filebeat
-//! makes of it, or Filebeat and Logstash (by models of them: no registry has the programs) and is created in a real
+//! makes of it, or Filebeat and Logstash (by models of them: the programs are not run) and is created in a real
 //! Elasticsearch under the index template. None may be rejected, and the lines of an order are found by its trace id,
 //! those of both services. What Alloy would tell Loki is found by a model, too, of each line.
 
@@ -189,6 +189,7 @@ fn to_the_millisecond(line: &Value) -> String {
     time.get(..23).unwrap_or(time).to_owned()
 }
 
+/// Finds what Loki would be told.
 fn tell(alloy: &Alloy, lines: &[Value]) -> Told {
     let (mut streams, mut not_taken) = (BTreeSet::new(), Vec::new());
     for line in lines {

@@ -1,6 +1,6 @@
 //! *Decides* what Grafana Alloy would tell Loki of a line, by the stages of its settings.
 //!
-//! It is not Alloy, which no registry has, and of its language no more than those stages.
+//! It is not Alloy, and of its language no more than those stages.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! *Decides* what Filebeat makes of a line, by its settings, as its documentation and sources say (9.2).
 //!
-//! It is not Filebeat, which no registry has. Parsers and processors that are not known here are an error.
+//! It is not Filebeat. Parsers and processors that are not known here are an error.
 
 use std::path::Path;
 use std::time::SystemTime;

@@ -1,9 +1,10 @@
 //! *Decides* what Logstash makes of what Filebeat sends it, by its settings, as its documentation says (9.2).
 //!
-//! It is not Logstash, which no registry has. A filter that is not known here is an error.
+//! It is not Logstash. A filter that is not known here is an error.
+
+use anyhow::{Context as _, ensure};
 
 use super::filebeat::{Document, day};
-use anyhow::{Context as _, ensure};
 
 /// What comes behind the name of an index: its day.
 const DAY: &str = "%{+YYYY.MM.dd}";
